@@ -1,0 +1,94 @@
+"""Every failure that a user of llm_assets can meet, as one tree.
+
+    LLMAssetsError
+    ├── DeclarationError          an enrichment, a prompt or a schema is wrong; found when definitions load
+    ├── DocumentsError            a source cannot be read as documents; found before anything is spent
+    ├── StoreError                a table or file is not where, or not what, it should be
+    ├── LedgerError               the ledger refuses a change
+    │   ├── IllegalTransition     a shard cannot go from this state to that one
+    │   └── PlanConflict          another run planned the same partition in the meantime
+    └── ProviderError             a provider did not do what was asked
+        ├── TransientError        nothing was accepted; the same call may work later
+        ├── CapacityError         nothing was accepted: a queue or rate limit is reached; later, no attempt counted
+        ├── SystemicError         key, billing, permission, model: nothing more is sent until somebody acts
+        ├── RequestRejected       the provider refuses this very call for good
+        ├── OutcomeUnknown        the call may or may not have been accepted; never answered by sending again
+        ├── NotThere              a batch or file does not exist (yet, or any more)
+        └── DownloadIncomplete    results ended before they were complete; fetch again from the start
+
+A message says what was found, what was expected and what to do. It never holds a document's text, a prompt
+or a key: messages reach logs, tags and the UI.
+
+What happens to a single *request* that failed is not an exception: it is a row with a `Reason`
+(see `records.py`), and `retries.py` holds the table that decides.
+"""
+
+
+class LLMAssetsError(Exception):
+    """The root of everything that this project raises on purpose."""
+
+
+class DeclarationError(LLMAssetsError):
+    """What somebody declared cannot work; `source` names the file or object that says so."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"{source}: {problem}")
+        self.source = source
+        self.problem = problem
+
+
+class DocumentsError(LLMAssetsError):
+    """A source cannot be read as documents."""
+
+
+class StoreError(LLMAssetsError):
+    """A table or file of the store is missing or unreadable."""
+
+
+class LedgerError(LLMAssetsError):
+    """The ledger refuses a change."""
+
+
+class IllegalTransition(LedgerError):
+    """A shard is not in the state that this change starts from."""
+
+
+class PlanConflict(LedgerError):
+    """Another run planned the same partition between our reading and our writing."""
+
+
+class ProviderError(LLMAssetsError):
+    """A provider did not do what was asked. `code` is the provider's own name for it."""
+
+    def __init__(self, message: str, *, code: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class TransientError(ProviderError):
+    """Nothing was accepted; the same call may work later."""
+
+
+class CapacityError(ProviderError):
+    """Nothing was accepted because a limit of queue or rate is reached; later, without counting an attempt."""
+
+
+class SystemicError(ProviderError):
+    """Key, billing, spend limit, permission or model: every further call would fail the same way."""
+
+
+class RequestRejected(ProviderError):
+    """The provider refuses this very call, and would refuse it again."""
+
+
+class OutcomeUnknown(ProviderError):
+    """The call may or may not have been accepted: ask the provider what it has, do not call again."""
+
+
+class NotThere(ProviderError):
+    """The provider does not know this batch or file: not yet, or not any more."""
+
+
+class DownloadIncomplete(ProviderError):
+    """Results ended before they were complete."""

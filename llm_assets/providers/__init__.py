@@ -1,0 +1,105 @@
+"""What a provider is: a dialect (pure) and a handful of verbs (network). The name table stands at the end.
+
+A provider knows records and errors, nothing else of ours. It never retries what creates something: the SDK's
+own retries are off for `stage` and `create`, since a re-sent create is a second paid batch. Every exception
+that leaves a verb is one of `errors.ProviderError`'s children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from llm_assets.records import Batch, BatchPage, Message, Result, ShardFormat, ShardLimits, Task
+
+
+class Dialect(Protocol):
+    """A provider's language: how a request is written and a result line is read. No state, no network."""
+
+    name: str
+    endpoint: str
+    limits: ShardLimits
+    shard_format: ShardFormat
+    list_page_size: int
+
+    def schema_problems(self, schema: dict[str, Any]) -> list[str]:
+        """Why this provider cannot enforce this JSON schema; empty when it can."""
+        ...
+
+    def body(self, task: Task, messages: Sequence[Message]) -> dict[str, Any]:
+        """The request body for one rendered prompt: everything that decides the answer."""
+        ...
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """One request of a shard file, without its separator; `body` is encoded JSON."""
+        ...
+
+    def result(self, line: bytes) -> Result:
+        """One result line in neutral terms. Raises ValueError when it is no result line at all."""
+        ...
+
+
+class Client(Protocol):
+    """A provider's verbs, for one account. Every call may raise a ProviderError."""
+
+    account: str  # digest of base URL and key: a batch is only ever asked about with the account that made it
+    base_url: str
+
+    def stage(self, shard: Path) -> str | None:
+        """Upload what `create` refers to; free and repeatable. None where there is nothing to stage."""
+        ...
+
+    def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
+        """Create the paid batch: exactly one POST. OutcomeUnknown when the reply did not arrive."""
+        ...
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch as it stands. NotThere when the provider does not know it."""
+        ...
+
+    def batches(self, cursor: str | None = None) -> BatchPage:
+        """One page of the account's batches, newest first."""
+        ...
+
+    def download(self, batch: Batch, folder: Path) -> list[Path]:
+        """Stream all of a batch's output to files of result lines in `folder`."""
+        ...
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for cancellation; finished rows are kept (and billed)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client needs to reach an account. `base_url` None means the vendor's own."""
+
+    api_key: str
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A dialect and the way to connect to it."""
+
+    dialect: Dialect
+    connect: Callable[[Credentials], Client]
+
+
+# provider name -> module; a third provider is one file with `provider(endpoint)` and one line here.
+_MODULES = {"anthropic": "llm_assets.providers.anthropic", "openai": "llm_assets.providers.openai"}
+
+NAMES = tuple(_MODULES)
+
+
+def get_provider(name: str, endpoint: str | None = None) -> Provider:
+    """The provider of this name, for one of its endpoints (None: its default).
+
+    Raises KeyError for an unknown name, ValueError for an endpoint that it does not batch. SDKs are imported
+    here and not before, as loading definitions should not cost a second per vendor.
+    """
+    provider: Provider = import_module(_MODULES[name]).provider(endpoint)
+    return provider

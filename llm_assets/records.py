@@ -1,0 +1,236 @@
+"""The frozen records that cross modules, and the schemas of the frames that do.
+
+The words are those of docs/architecture.md. Nothing here acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+
+import polars as pl
+
+DOCUMENT_ID = "document_id"
+TEXT = "text"
+
+# 32 hexadecimal digits: a hash of all that decides the answer (see requests.py).
+Fingerprint = NewType("Fingerprint", str)
+
+
+class ShardState(StrEnum):
+    """Where a shard is. The ledger allows only the transitions that it lists."""
+
+    PLANNED = "planned"  # written to the store, not sent
+    SUBMITTING = "submitting"  # claimed by a run: the provider may or may not have it
+    SUBMITTED = "submitted"  # the provider has it, under a batch id
+    ENDED = "ended"  # the provider is done with it
+    COLLECTED = "collected"  # every request has its outcome in the store
+    REJECTED = "rejected"  # the provider refused it for good; every request has its outcome in the store
+
+
+class Reason(StrEnum):
+    """Why a request has no answer, in one vocabulary for all providers."""
+
+    # The provider's bad day
+    OVERLOADED = "overloaded"
+    API_ERROR = "api_error"
+    TIMEOUT = "timeout"
+    RATE_LIMIT = "rate_limit"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+    MISSING_RESULT = "missing_result"
+    UNREADABLE_RESULT = "unreadable_result"
+    # A limit of queue or tokens
+    CAPACITY = "capacity"
+    # The account
+    AUTHENTICATION = "authentication"
+    BILLING = "billing"
+    PERMISSION = "permission"
+    UNKNOWN_MODEL = "unknown_model"
+    # The answer
+    TRUNCATED = "truncated"
+    INVALID_ANSWER = "invalid_answer"
+    REFUSAL = "refusal"
+    CONTEXT_WINDOW_EXCEEDED = "context_window_exceeded"
+    # The request
+    INVALID_REQUEST = "invalid_request"
+    DOCUMENT_TOO_LARGE = "document_too_large"
+    EMPTY_DOCUMENT = "empty_document"
+    PROMPT_FAILED = "prompt_failed"
+    # Anything that no table knows
+    UNKNOWN = "unknown"
+
+
+class FailureKind(StrEnum):
+    """What a reason means for the request: the rows of the failure table."""
+
+    TRANSIENT = "transient"  # the next wave, as it was
+    CAPACITY = "capacity"  # later, no attempt counted
+    SYSTEMIC = "systemic"  # nothing more is sent until somebody acts
+    REPAIRABLE = "repairable"  # the next wave, changed
+    PERMANENT = "permanent"  # failed, with the reason
+
+
+class BatchState(StrEnum):
+    """A provider's batch, reduced to what matters here."""
+
+    IN_PROGRESS = "in_progress"
+    ENDED = "ended"  # there may be results: also after expiry and cancellation
+    FAILED = "failed"  # refused as a whole after it was accepted; no request was processed
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a rendered prompt; `role` is system, user or assistant."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all requests of an enrichment have in common, in a provider's eyes.
+
+    `schema` is the JSON schema that the answer must obey (objects closed, all properties required);
+    `params` go into the request body as they are.
+    """
+
+    model_name: str
+    max_tokens: int
+    schema: Mapping[str, Any]
+    schema_name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLimits:
+    """The most that one shard may hold: requests, and bytes of the file as it is sent."""
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFormat:
+    """How request lines become a file that the provider takes: header, lines joined by separator, footer."""
+
+    header: bytes
+    separator: bytes
+    footer: bytes
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """Requests by outcome, as the provider counts them (Anthropic: zero until the batch ends)."""
+
+    total: int
+    succeeded: int = 0
+    failed: int = 0  # errored, expired and canceled together
+
+    @property
+    def finished(self) -> int:
+        """How many requests the provider says it is done with."""
+        return self.succeeded + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A provider's batch as it stands now.
+
+    `stamp` is the submission key where the provider carries metadata, else None. `outputs` are what the
+    provider's `download` needs (a results URL, file ids); `code` and `message` say why a batch FAILED.
+    """
+
+    batch_id: str
+    state: BatchState
+    created_at: datetime
+    counts: BatchCounts
+    stamp: str | None = None
+    outputs: tuple[str, ...] = ()
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """One page of the provider's list, newest first; `cursor` asks for the next one, None at the end."""
+
+    batches: tuple[Batch, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the provider says it used. `input_tokens` is the total, cached ones included."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One result line in neutral terms. Exactly one of `text` and `reason` speaks for a clean result;
+    a truncated or refused answer has both.
+
+    `provider_type` and `message` are the provider's own words (never the document's).
+    """
+
+    custom_id: str
+    text: str | None = None
+    reason: Reason | None = None
+    provider_type: str = ""
+    message: str = ""
+    model: str = ""
+    usage: Usage = Usage()
+
+
+# -- frames ------------------------------------------------------------------------------------------------
+
+# What a partition wants: a row a document. `fingerprint` is null when the document fails before it is sent,
+# then `reason` and `message` say why. The columns that the enrichment keeps follow.
+PLAN_SCHEMA: dict[str, pl.DataType] = {
+    DOCUMENT_ID: pl.String(),
+    "fingerprint": pl.String(),
+    "reason": pl.String(),
+    "message": pl.String(),
+}
+
+# What a shard asked: a row a request.
+REQUESTS_SCHEMA: dict[str, pl.DataType] = {
+    "fingerprint": pl.String(),
+    "bytes": pl.Int64(),
+}
+
+# What came back for a shard: exactly one row a request. `reason` is null for an answer that validated.
+RESULTS_SCHEMA: dict[str, pl.DataType] = {
+    "fingerprint": pl.String(),
+    "wave": pl.Int32(),
+    "reason": pl.String(),
+    "provider_type": pl.String(),
+    "message": pl.String(),
+    "answer": pl.String(),
+    "model": pl.String(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "cache_read_tokens": pl.Int64(),
+    "cache_write_tokens": pl.Int64(),
+}
+
+# The columns of `failed`, before those that the enrichment keeps.
+FAILED_SCHEMA: dict[str, pl.DataType] = {
+    DOCUMENT_ID: pl.String(),
+    "kind": pl.String(),
+    "reason": pl.String(),
+    "provider_type": pl.String(),
+    "message": pl.String(),
+    "attempts": pl.Int32(),
+    "model": pl.String(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+}
