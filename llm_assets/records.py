@@ -190,6 +190,69 @@ class Result:
     usage: Usage = Usage()
 
 
+# -- what the ledger holds ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a partition of an enrichment wants, and how far it is: the ledger's one row for it.
+
+    `digest` changes when any document, prompt, model, schema or kept column does; `path` names the plan's table
+    (PLAN_SCHEMA) in the store. `wave` is the last one planned. `rounds` multiplies the attempts that a request
+    may have: it grows when somebody asks for the failed ones again. `pending` counts requests that are due in
+    the next wave. `held` says why nothing more is sent until somebody acts; empty when all is well.
+    """
+
+    enrichment: str
+    partition: str
+    plan_id: str
+    digest: str
+    path: str
+    documents: int
+    requests: int
+    wave: int = 0
+    rounds: int = 1
+    pending: int = 0
+    held: str = ""
+    planned_at: datetime
+    published_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A file of requests, sent as one batch: the ledger's one row for it.
+
+    `key` is the submission key: in every custom_id of the shard and in the batch's metadata where the provider
+    carries any. `path` names the shard's folder-and-stem in the store, from which its files' names derive.
+    `past_batches` are batch ids that turned out not to answer this shard.
+    """
+
+    key: str
+    enrichment: str
+    partition: str
+    wave: int
+    provider: str
+    endpoint: str
+    account: str
+    requests: int
+    bytes: int
+    path: str
+    state: ShardState = ShardState.PLANNED
+    owner: str = ""
+    claimed_at: datetime | None = None
+    not_before: datetime | None = None
+    staged_id: str | None = None
+    batch_id: str | None = None
+    past_batches: tuple[str, ...] = ()
+    submitted_at: datetime | None = None
+    ended_at: datetime | None = None
+    collected_at: datetime | None = None
+    finished: int = 0
+    downloads: int = 0
+    code: str = ""
+    message: str = ""
+
+
 # -- frames ------------------------------------------------------------------------------------------------
 
 # What a partition wants: a row a document. `fingerprint` is null when the document fails before it is sent,

@@ -1,0 +1,348 @@
+"""The ledger: what was intended, sent, ended and collected. The only SQL of the project.
+
+Two tables. `plans` has a row for each partition of an enrichment, `shards` a row for each shard. A shard's state
+is one column, changed in one function (`Ledger._advance`) that allows only the transitions of `TRANSITIONS`, and
+every change is conditional on the state it starts from: of two runs that try the same change, one succeeds.
+
+What a request asked and got is not here but in the store's Parquet files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from llm_assets.errors import IllegalTransition, PlanConflict
+from llm_assets.records import Batch, Plan, Shard, ShardState
+
+# From which states a shard may come into each state.
+TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
+    ShardState.PLANNED: frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED}),  # released
+    ShardState.SUBMITTING: frozenset({ShardState.PLANNED}),
+    ShardState.SUBMITTED: frozenset({ShardState.SUBMITTING}),
+    ShardState.ENDED: frozenset({ShardState.SUBMITTED}),
+    ShardState.COLLECTED: frozenset({ShardState.ENDED}),
+    ShardState.REJECTED: frozenset({ShardState.SUBMITTING}),
+}
+ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
+
+
+class _UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware UTC datetimes, also where the database drops the zone (SQLite)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+metadata = sa.MetaData()
+
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("enrichment", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("plan_id", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("documents", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("rounds", sa.Integer, nullable=False),
+    sa.Column("pending", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.Text, nullable=False),
+    sa.Column("planned_at", _UtcDateTime, nullable=False),
+    sa.Column("published_at", _UtcDateTime),
+)
+
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("enrichment", sa.Text, nullable=False),
+    sa.Column("partition", sa.Text, nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("claimed_at", _UtcDateTime),
+    sa.Column("not_before", _UtcDateTime),
+    sa.Column("staged_id", sa.Text),
+    sa.Column("batch_id", sa.Text, unique=True),
+    sa.Column("past_batches", sa.JSON, nullable=False),
+    sa.Column("submitted_at", _UtcDateTime),
+    sa.Column("ended_at", _UtcDateTime),
+    sa.Column("collected_at", _UtcDateTime),
+    sa.Column("finished", sa.BigInteger, nullable=False),
+    sa.Column("downloads", sa.Integer, nullable=False),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index("shards_of_a_partition", "enrichment", "partition"),
+    sa.Index("shards_by_state", "state"),
+)
+
+Record = TypeVar("Record", Plan, Shard)
+
+
+class Ledger:
+    """All that is known about plans and shards, in one database.
+
+    `url` is SQLAlchemy's: `sqlite:///path/ledger.db`, `postgresql+psycopg2://…`. `clock` gives aware datetimes.
+    Raises IllegalTransition and PlanConflict where somebody else was faster; database errors pass through.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
+        self._engine = _engine(url)
+        self._clock = clock
+        metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    # -- plans
+
+    def plan(self, enrichment: str, partition: str) -> Plan | None:
+        """The current plan of a partition, if there is one."""
+        found = self._rows(plans, Plan, _of(plans, enrichment, partition))
+        return found[0] if found else None
+
+    def plans(self, enrichment: str | None = None, *, open_only: bool = False) -> list[Plan]:
+        """The plans of an enrichment or of all; `open_only` leaves out the published."""
+        conditions: list[sa.ColumnElement[bool]] = []
+        if enrichment is not None:
+            conditions.append(plans.c.enrichment == enrichment)
+        if open_only:
+            conditions.append(plans.c.published_at.is_(None))
+        return self._rows(plans, Plan, sa.and_(sa.true(), *conditions))
+
+    def record_plan(self, plan: Plan, new_shards: Sequence[Shard], *, replaces: Plan | None) -> None:
+        """Write a plan and the shards of its wave in one transaction.
+
+        `replaces` is the plan that the decision was based on. Raises PlanConflict when it is no longer current.
+        """
+        try:
+            with self._engine.begin() as connection:
+                self._replace_plan(connection, plan, replaces)
+                if new_shards:
+                    connection.execute(sa.insert(shards), [_values(shard) for shard in new_shards])
+        except sa.exc.IntegrityError as error:
+            raise PlanConflict(_conflict(plan)) from error
+
+    def _replace_plan(self, connection: sa.Connection, plan: Plan, replaces: Plan | None) -> None:
+        if replaces is None:
+            connection.execute(sa.insert(plans).values(**_values(plan)))
+            return
+        current = (
+            _of(plans, plan.enrichment, plan.partition)
+            & (plans.c.plan_id == replaces.plan_id)
+            & (plans.c.wave == replaces.wave)
+            & (plans.c.rounds == replaces.rounds)
+        )
+        changed = connection.execute(sa.update(plans).where(current).values(**_values(plan)))
+        if changed.rowcount != 1:
+            raise PlanConflict(_conflict(plan))
+
+    def settle(self, plan: Plan, *, pending: int, held: str) -> None:
+        """Record how many requests the next wave is due for, and whether sending is held; for this plan only."""
+        self._update_plan(plan, pending=pending, held=held)
+
+    def hold(self, plan: Plan, reason: str) -> None:
+        """Send nothing more for this plan until somebody acts."""
+        self._update_plan(plan, held=reason)
+
+    def published(self, plan: Plan) -> None:
+        """The tables of this plan are in the store."""
+        self._update_plan(plan, pending=0, held="", published_at=self._clock())
+
+    def _update_plan(self, plan: Plan, **changes: Any) -> None:
+        this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(plans).where(this & (plans.c.wave == plan.wave)).values(**changes))
+
+    # -- shards
+
+    def shard(self, key: str) -> Shard:
+        """One shard. Raises KeyError when there is none of this key."""
+        found = self._rows(shards, Shard, shards.c.key == key)
+        if not found:
+            raise KeyError(key)
+        return found[0]
+
+    def shards(self, enrichment: str, partition: str) -> list[Shard]:
+        """All shards of a partition, in the order of waves."""
+        return self._rows(shards, Shard, _of(shards, enrichment, partition))
+
+    def active_shards(self) -> list[Shard]:
+        """The shards of all partitions that are not done, oldest first."""
+        return self._rows(shards, Shard, shards.c.state.in_(ACTIVE))
+
+    def known_batches(self, batch_ids: Iterable[str]) -> frozenset[str]:
+        """Which of these batch ids belong to a shard already."""
+        query = sa.select(shards.c.batch_id).where(shards.c.batch_id.in_(list(batch_ids)))
+        with self._engine.connect() as connection:
+            return frozenset(connection.execute(query).scalars())
+
+    def claim(self, key: str, owner: str) -> bool:
+        """Take a planned shard for sending. False when somebody else has it, or it is not due yet."""
+        now = self._clock()
+        due = (shards.c.not_before.is_(None)) | (shards.c.not_before <= now)
+        try:
+            self._advance(key, ShardState.SUBMITTING, only_if=due, owner=owner, claimed_at=now, code="", message="")
+        except IllegalTransition:
+            return False
+        return True
+
+    def take_over(self, shard: Shard, owner: str) -> bool:
+        """Take an unfinished claim from an owner who is dead. False when somebody else did it first."""
+        theirs = (
+            (shards.c.key == shard.key)
+            & (shards.c.state == ShardState.SUBMITTING)
+            & (shards.c.owner == shard.owner)
+        )
+        with self._engine.begin() as connection:
+            taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner))
+        return bool(taken.rowcount == 1)
+
+    def staged(self, key: str, staged_id: str) -> None:
+        """The shard's file lies at the provider under this id."""
+        self._note(key, staged_id=staged_id)
+
+    def unsettled(self, key: str, message: str) -> None:
+        """The outcome of the claim is unknown; `message` says what happened."""
+        self._note(key, message=message)
+
+    def incomplete_download(self, key: str, message: str) -> None:
+        """Results came incomplete once more."""
+        self._note(key, downloads=shards.c.downloads + 1, message=message)
+
+    def progress(self, key: str, finished: int) -> None:
+        """So many requests are finished, as the provider counts."""
+        self._note(key, finished=finished)
+
+    def submitted(self, key: str, batch: Batch) -> None:
+        """The provider has the shard."""
+        self._advance(
+            key, ShardState.SUBMITTED, batch_id=batch.batch_id, submitted_at=self._clock(), code="", message=""
+        )
+
+    def released(
+        self, key: str, *, code: str = "", message: str = "", not_before: datetime | None = None
+    ) -> None:
+        """Nothing of this shard is at the provider (any more): it is to be sent, not before a time."""
+        shard = self.shard(key)
+        past = [*shard.past_batches, *([shard.batch_id] if shard.batch_id else [])]
+        self._advance(
+            key,
+            ShardState.PLANNED,
+            owner="",
+            batch_id=None,
+            past_batches=past,
+            not_before=not_before,
+            code=code,
+            message=message,
+        )
+
+    def forget_staged(self, key: str) -> None:
+        """The staged file is of no use: the next claim uploads again."""
+        self._note(key, staged_id=None)
+
+    def ended(self, key: str, batch: Batch) -> None:
+        """The provider is done with the shard."""
+        self._advance(
+            key,
+            ShardState.ENDED,
+            ended_at=self._clock(),
+            finished=batch.counts.finished,
+            code=batch.code,
+            message=batch.message,
+        )
+
+    def collected(self, key: str) -> None:
+        """Every request of the shard has its outcome in the store."""
+        self._advance(key, ShardState.COLLECTED, collected_at=self._clock())
+
+    def rejected(self, key: str, *, code: str, message: str) -> None:
+        """The provider refused the shard for good, and its outcomes are in the store."""
+        self._advance(key, ShardState.REJECTED, collected_at=self._clock(), code=code, message=message)
+
+    def _advance(
+        self, key: str, to: ShardState, *, only_if: sa.ColumnElement[bool] | None = None, **facts: Any
+    ) -> None:
+        allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])
+        if only_if is not None:
+            allowed &= only_if
+        with self._engine.begin() as connection:
+            changed = connection.execute(sa.update(shards).where(allowed).values(state=to, **facts))
+        if changed.rowcount != 1:
+            raise IllegalTransition(f"shard {key} cannot become {to}: it is {self.shard(key).state}")
+
+    def _note(self, key: str, **facts: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(shards.c.key == key).values(**facts))
+
+    def _rows(self, table: sa.Table, record: type[Record], condition: sa.ColumnElement[bool]) -> list[Record]:
+        order = (shards.c.wave, shards.c.path) if table is shards else (plans.c.enrichment, plans.c.partition)
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(table).where(condition).order_by(*order)).mappings()
+            return [_record(record, dict(row)) for row in found]
+
+
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # The driver must not open transactions by itself: it would begin them deferred, and a deferred one that
+    # wants to write after it has read fails at once instead of waiting for its turn.
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout = 30000")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # The ledger is written before the network is touched: it must be on disk by then.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
+    return (table.c.enrichment == enrichment) & (table.c.partition == partition)
+
+
+def _values(record: Plan | Shard) -> dict[str, Any]:
+    values = asdict(record)
+    if isinstance(record, Shard):
+        values["past_batches"] = list(record.past_batches)
+    return values
+
+
+def _record(record: type[Record], row: dict[str, Any]) -> Record:
+    if record is Shard:
+        row |= {"state": ShardState(row["state"]), "past_batches": tuple(row["past_batches"])}
+    return record(**{column.name: row[column.name] for column in fields(record)})
+
+
+def _conflict(plan: Plan) -> str:
+    return (
+        f"{plan.enrichment} {plan.partition} was planned by another run in the meantime; nothing of this run's plan "
+        "was sent. Materialize it again to see what is left."
+    )

@@ -1,0 +1,136 @@
+"""The store: tables and files under one root. Files appear whole or not at all, and are never changed.
+
+    documents/<documents>/<partition>.parquet
+    enrichments/<name>/batches/<partition>/plan-<id>.parquet          what the partition wants
+    enrichments/<name>/batches/<partition>/wave-01/<key>.json(l)      a shard, as it is sent
+    enrichments/<name>/batches/<partition>/wave-01/<key>.requests.parquet
+    enrichments/<name>/batches/<partition>/wave-01/<key>.results.parquet
+    enrichments/<name>/enriched/<partition>.parquet
+    enrichments/<name>/failed/<partition>.parquet
+
+Every file is plain Parquet (zstd) or JSON and can be read without this project. What a path means is known here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import polars as pl
+
+from llm_assets.errors import StoreError
+from llm_assets.records import Shard
+
+
+class Store:
+    """Tables and files under `root`, a folder. Paths that leave here are relative to it, with `/`."""
+
+    def __init__(self, root: str | Path) -> None:
+        if "://" in str(root):
+            raise StoreError(f"the store's root is {str(root)!r}; only a folder is supported, give its path")
+        self.root = Path(root).absolute()
+
+    # -- names
+
+    def documents(self, name: str, partition: str) -> str:
+        """The table of documents of a partition."""
+        return f"documents/{name}/{_segment(partition)}.parquet"
+
+    def enriched(self, enrichment: str, partition: str) -> str:
+        """The table of answers of a partition."""
+        return f"enrichments/{enrichment}/enriched/{_segment(partition)}.parquet"
+
+    def failed(self, enrichment: str, partition: str) -> str:
+        """The table of failures of a partition."""
+        return f"enrichments/{enrichment}/failed/{_segment(partition)}.parquet"
+
+    def plan(self, enrichment: str, partition: str, plan_id: str) -> str:
+        """The table of what a partition wants."""
+        return f"{self._batches(enrichment, partition)}/plan-{plan_id}.parquet"
+
+    def shard(self, enrichment: str, partition: str, wave: int, key: str) -> str:
+        """The stem of a shard's files."""
+        return f"{self._batches(enrichment, partition)}/wave-{wave:02d}/{key}"
+
+    def requests(self, shard: Shard) -> str:
+        """The table of what a shard asked."""
+        return f"{shard.path}.requests.parquet"
+
+    def results(self, shard: Shard) -> str:
+        """The table of what came back for a shard."""
+        return f"{shard.path}.results.parquet"
+
+    def _batches(self, enrichment: str, partition: str) -> str:
+        return f"enrichments/{enrichment}/batches/{_segment(partition)}"
+
+    # -- files
+
+    def local(self, path: str) -> Path:
+        """Where a file lies on this machine."""
+        return self.root / path
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there, which is to say: whether it is there whole."""
+        return self.local(path).is_file()
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A temporary file that takes the place of `path` when the block ends well, and goes when it does not."""
+        target = self.local(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for downloads, on the store's own disk, gone when the block ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # -- tables
+
+    def write(self, path: str, frame: pl.DataFrame) -> None:
+        """Write a table, whole or not at all."""
+        with self.writing(path) as temporary:
+            frame.write_parquet(temporary, compression="zstd")
+
+    def scan(self, path: str) -> pl.LazyFrame:
+        """A table, not read yet. Raises StoreError when it is not there."""
+        if not self.exists(path):
+            raise StoreError(f"{path} is not in the store at {self.root}; materialize what is upstream of it")
+        return pl.scan_parquet(self.local(path))
+
+    def scan_all(self, paths: Sequence[str], schema: dict[str, pl.DataType]) -> pl.LazyFrame:
+        """Several tables of one schema as one; an empty one for none."""
+        if not paths:
+            return pl.LazyFrame(schema=schema)
+        return pl.concat([self.scan(path) for path in paths])
+
+
+def _segment(partition: str) -> str:
+    """A partition key as one path segment: no separator, no way up."""
+    segment = quote(partition, safe="|:, ")
+    return segment.replace(".", "%2E") if segment in (".", "..") else segment
+
+
+def _flush_to_disk(path: Path) -> None:
+    # The ledger moves on only after the file is in place; after a power cut it must still be.
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
