@@ -1,0 +1,489 @@
+"""Sources → documents: CSV, JSON Lines or Parquet files in, one checked Parquet file out.
+
+A document has an id, a text and the columns that were declared for it; whatever else the source holds is
+kept as it was read. Ids and texts are read as strings, so that "007" stays "007". Sources are streamed, and
+nothing here holds more than a slice of rows and eight bytes for each id. Messages name files, columns,
+lines and ids; they never hold a text or a value.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import orjson
+import polars as pl
+from polars.exceptions import NoDataError, PolarsError
+from polars.io.plugins import register_io_source
+
+from llm_assets.errors import DeclarationError, DocumentsError
+from llm_assets.records import DOCUMENT_ID, TEXT
+
+PARTITION = "{partition}"
+ID_CHARS_MAX = 512
+SLICE_ROWS = 20_000
+EXAMPLES = 5
+
+FORMATS = ("csv", "jsonl", "parquet")
+_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_UTC = pl.Datetime("us", "UTC")
+TYPES: dict[str, pl.DataType] = {
+    "string": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+    "date": pl.Date(),
+    "datetime": _UTC,
+}
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsSummary:
+    """What `DocumentSource.write` wrote: rows, bytes of the file, rows without any text, files read."""
+
+    rows: int
+    bytes: int
+    empty_texts: int
+    files: int
+
+
+@dataclass(frozen=True)
+class DocumentSource:
+    """Where documents come from, a partition at a time.
+
+    `path` holds `{partition}` and perhaps `*`, and is resolved against `base`. `format` is csv, jsonl or
+    parquet (None: by the suffix). `columns` declares further columns, name -> string, integer, number,
+    boolean, date or datetime: they are checked and typed, and prompts may use them. `source` is the file
+    that declares all this.
+    """
+
+    name: str
+    path: str
+    id_column: str
+    text_column: str
+    base: Path = Path()
+    format: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    def check(self) -> None:
+        """Raise one DeclarationError that lists all that is wrong with the declaration."""
+        problems = list(self._problems())
+        if len(problems) == 1:
+            raise DeclarationError(self.source, problems[0])
+        if problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise DeclarationError(self.source, f"{len(problems)} problems{listed}")
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The columns that a prompt may use: id, text, declared ones."""
+        declared = {name: TYPES[kind] for name, kind in self.columns.items()}
+        return {DOCUMENT_ID: pl.String(), TEXT: pl.String(), **declared}
+
+    def files(self, partition: str) -> list[Path]:
+        """The partition's files, in the order of their names. Raises DocumentsError for an unsafe key."""
+        if not partition or ".." in partition or set("/\\\0") & set(partition) or partition.strip(". ") == "":
+            raise DocumentsError(
+                f"{self.name}: the partition key {partition!r} cannot be part of a path; it must be neither "
+                "empty nor dots, and hold no slash, backslash or '..'"
+            )
+        full = str(self.base / self.path)
+        pattern = "*".join(glob.escape(part) for part in full.split("*"))
+        pattern = pattern.replace(PARTITION, glob.escape(partition))
+        return sorted(path for found in glob.glob(pattern, recursive=True) if (path := Path(found)).is_file())
+
+    def slices(self, partition: str, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
+        """The partition's documents by slices of at most `rows`: document_id, text, declared, others.
+
+        Raises DocumentsError for what cannot be read, except for duplicate ids, which `write` finds.
+        """
+        for file in self._open(partition):
+            yield from file.slices(rows)
+
+    def write(self, partition: str, target: Path) -> DocumentsSummary:
+        """Stream the partition into one Parquet file, which appears whole or not at all.
+
+        A partition without files, or with empty ones, has no rows. Raises DocumentsError.
+        """
+        files = self._open(partition)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+        tally = _Tally()
+        try:
+            schema = files[0].schema if files else self.schema
+            _sink(tally.counted(files), schema, temporary)
+            self._check_unique(temporary, tally)
+            size = temporary.stat().st_size
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return DocumentsSummary(tally.rows, size, tally.empty_texts, len(files))
+
+    def _problems(self) -> Iterator[str]:
+        if PARTITION not in self.path:
+            yield f"the path {self.path!r} does not say where the partition goes; write {PARTITION} in it"
+        if self.format is not None and self.format not in FORMATS:
+            yield f"the format {self.format!r} is unknown; there are {', '.join(FORMATS)}"
+        elif self._format is None:
+            yield f"the path {self.path!r} does not tell its format; add `format:` ({', '.join(FORMATS)})"
+        if self.id_column == self.text_column:
+            yield f"the id and the text are both the column {self.id_column!r}; they must be two columns"
+        for name, kind in self.columns.items():
+            if kind not in TYPES:
+                yield f"the column {name!r} has the type {kind!r}; known types are {', '.join(TYPES)}"
+            if name in (DOCUMENT_ID, TEXT):
+                yield f"the column {name!r} is declared, but every document has it anyway; remove it"
+
+    @property
+    def _format(self) -> str | None:
+        if self.format is not None:
+            return self.format
+        path = Path(self.path)
+        if path.suffix == ".gz":
+            inner = _SUFFIXES.get(Path(path.stem).suffix)
+            return inner if inner != "parquet" else None
+        return _SUFFIXES.get(path.suffix)
+
+    def _open(self, partition: str) -> list[_File]:
+        """The partition's files that hold anything, all with the same columns."""
+        scans = [
+            scan for path in self.files(partition) if (scan := _scan(path, self._format or "")) is not None
+        ]
+        if self._format == "jsonl":
+            scans = _jsonl_agreed(scans)
+        files = [_File(self, scan) for scan in scans]
+        for file in files[1:]:
+            _check_same(files[0], file)
+        return files
+
+    def _check_unique(self, written: Path, tally: _Tally) -> None:
+        """Raise DocumentsError when two rows have the same id."""
+        hashes = tally.repeated_hashes()
+        if hashes.is_empty():
+            return
+        ids = pl.scan_parquet(written).select(DOCUMENT_ID).with_row_index("row")
+        suspects = ids.filter(pl.col(DOCUMENT_ID).hash().is_in(hashes.implode())).collect()
+        repeated = suspects.filter(pl.col(DOCUMENT_ID).is_duplicated())
+        if repeated.is_empty():
+            return  # two ids with one hash
+        counted = repeated.group_by(DOCUMENT_ID, maintain_order=True).len()
+        examples = counted[DOCUMENT_ID].head(EXAMPLES)
+        rows = repeated.filter(pl.col(DOCUMENT_ID).is_in(examples.implode()))["row"]
+        files = sorted({tally.file_of(row) for row in rows})
+        raise DocumentsError(
+            f"{self.name}: {counted.height} ids stand for more than one document, such as "
+            f"{', '.join(map(repr, examples))}, in {', '.join(files)}; ids must be unique in a partition"
+        )
+
+
+# -- one source file ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A source file that holds something, and its columns as they are read."""
+
+    path: Path
+    format: str
+    frame: pl.LazyFrame
+    schema: dict[str, pl.DataType]
+
+
+class _File:
+    """A source file, read as a source's documents. Raises DocumentsError when columns do not fit."""
+
+    def __init__(self, source: DocumentSource, scan: _Scan) -> None:
+        self.path, self._source, self._scan = scan.path, source, scan
+        self._check_columns()
+        named = {source.id_column, source.text_column, *source.columns}
+        others = {name: dtype for name, dtype in scan.schema.items() if name not in named}
+        self.schema = source.schema | {name: _storable(dtype) for name, dtype in others.items()}
+
+    def slices(self, rows: int) -> Iterator[pl.DataFrame]:
+        """The documents of this file."""
+        row = 0
+        try:
+            for batch in self._scan.frame.collect_batches(chunk_size=rows, maintain_order=True):
+                for piece in batch.iter_slices(rows):
+                    yield self._documents(piece, row)
+                    row += piece.height
+        except PolarsError as error:
+            raise _unreadable(self.path, self._scan.format, error) from None
+
+    def _check_columns(self) -> None:
+        source, there = self._source, self._scan.schema
+        needed = (source.id_column, source.text_column, *source.columns)
+        if missing := [name for name in needed if name not in there]:
+            raise DocumentsError(
+                f"{self.path}: there is no column {', '.join(map(repr, missing))}; the file has "
+                f"{', '.join(map(repr, there))}"
+            )
+        for name, named in ((DOCUMENT_ID, source.id_column), (TEXT, source.text_column)):
+            if name in there and name != named and name not in (source.id_column, source.text_column):
+                raise DocumentsError(
+                    f"{self.path}: the file has a column {name!r}, but {named!r} is declared to be it; rename "
+                    "one of them in the source"
+                )
+        for name in (source.id_column, source.text_column):
+            if there[name].is_nested() or there[name] == pl.Binary:
+                raise DocumentsError(
+                    f"{self.path}: the column {name!r} holds {there[name]}; expected strings"
+                )
+
+    def _documents(self, batch: pl.DataFrame, first_row: int) -> pl.DataFrame:
+        """A slice of the file as documents; `first_row` counts from 0."""
+        source = self._source
+        batch = batch.with_row_index("__row", offset=first_row + 1)
+        if self._scan.format == "csv":
+            batch = batch.filter(~pl.all_horizontal(pl.exclude("__row").is_null()))  # blank lines
+        documents = batch.select(
+            pl.col("__row"),
+            _string(pl.col(source.id_column), self._scan.schema[source.id_column]).alias(DOCUMENT_ID),
+            _string(pl.col(source.text_column), self._scan.schema[source.text_column]).alias(TEXT),
+            *(
+                _converted(pl.col(name), self._scan.schema[name], kind).alias(name)
+                for name, kind in source.columns.items()
+            ),
+            *(pl.col(name).cast(dtype) for name, dtype in self.schema.items() if name not in source.schema),
+        )
+        self._check_ids(documents)
+        self._check_values(batch, documents)
+        return documents.drop("__row")
+
+    def _check_ids(self, documents: pl.DataFrame) -> None:
+        identifier = pl.col(DOCUMENT_ID)
+        blank = documents.filter(identifier.is_null() | (identifier.str.strip_chars() == ""))["__row"]
+        if not blank.is_empty():
+            raise DocumentsError(
+                f"{self.path}: row {blank[0]} has no id in the column {self._source.id_column!r}; every document "
+                "needs one"
+            )
+        long = documents.filter(identifier.str.len_chars() > ID_CHARS_MAX)["__row"]
+        if not long.is_empty():
+            raise DocumentsError(
+                f"{self.path}: the id in row {long[0]} has more than {ID_CHARS_MAX} characters; is "
+                f"{self._source.id_column!r} the column of ids?"
+            )
+
+    def _check_values(self, read: pl.DataFrame, documents: pl.DataFrame) -> None:
+        """Every declared value that was there must have become one of its type."""
+        for name, kind in self._source.columns.items():
+            there = read[name].is_not_null()
+            if read[name].dtype == pl.String and kind != "string":
+                there &= read[name].str.strip_chars() != ""
+            lost = documents["__row"].filter(there & documents[name].is_null())
+            if not lost.is_empty():
+                raise DocumentsError(
+                    f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, as which it is declared"
+                )
+
+
+def _check_same(first: _File, other: _File) -> None:
+    """Raise DocumentsError when two files of a partition do not have the same columns."""
+    if first.schema == other.schema:
+        return
+    names = sorted(first.schema.keys() ^ other.schema.keys())
+    if names:
+        what = f"only one of them has {', '.join(map(repr, names))}"
+    else:
+        changed = [name for name in first.schema if first.schema[name] != other.schema[name]]
+        if not changed:
+            return  # the same columns in another order
+        told = (f"{name!r} is {first.schema[name]} and {other.schema[name]}" for name in changed)
+        what = ", ".join(told)
+    raise DocumentsError(
+        f"{first.path} and {other.path} belong to one partition but differ: {what}; give them the same columns"
+    )
+
+
+# -- types -------------------------------------------------------------------------------------------------
+
+
+def _storable(dtype: pl.DataType) -> pl.DataType:
+    """A column of nothing but nulls is stored as strings, which every reader knows."""
+    return pl.String() if dtype == pl.Null else dtype
+
+
+def _string(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    return column if dtype == pl.String else column.cast(pl.String)
+
+
+def _converted(column: pl.Expr, dtype: pl.DataType, kind: str) -> pl.Expr:
+    """The column as a declared type, null where a value is none of it."""
+    target = TYPES[kind]
+    if dtype in (target, pl.Null):
+        return column.cast(target)
+    if dtype.is_nested() or dtype == pl.Binary:
+        return pl.lit(None, target)
+    if kind == "string":
+        return column.cast(pl.String)
+    if dtype == pl.String:
+        return _parsed(column.str.strip_chars(), kind)
+    if kind == "number" and dtype.is_numeric():
+        return column.cast(pl.Float64)
+    if kind == "integer" and dtype.is_numeric():
+        whole = column.cast(pl.Int64, strict=False)
+        return pl.when(whole.cast(dtype, strict=False) == column).then(whole)
+    if kind == "datetime" and isinstance(dtype, pl.Datetime):
+        zoned = column if dtype.time_zone else column.dt.replace_time_zone("UTC")
+        return zoned.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    return pl.lit(None, target)
+
+
+def _parsed(text: pl.Expr, kind: str) -> pl.Expr:
+    if kind == "boolean":
+        return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+    if kind == "date":
+        return text.str.to_date("%Y-%m-%d", strict=False)
+    if kind == "datetime":
+        return _moment(text)
+    return text.cast(TYPES[kind], strict=False)
+
+
+def _moment(text: pl.Expr) -> pl.Expr:
+    """ISO 8601 texts as moments: seconds may be missing, and so may the offset, which is UTC then."""
+    zoned = pl.when(text.str.contains(r"(Z|[+-]\d\d:?\d\d)$")).then(text).otherwise(text + "Z")
+    whole = zoned.str.replace(" ", "T").str.replace(r"(T\d\d:\d\d)(Z|[+-])", "${1}:00${2}")
+    return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+
+
+# -- formats -----------------------------------------------------------------------------------------------
+
+
+def _scan(path: Path, kind: str) -> _Scan | None:
+    """The file as a lazy frame; None when there is nothing in it. Raises DocumentsError."""
+    try:
+        if kind == "csv":
+            frame = pl.scan_csv(path, infer_schema=False, glob=False)
+        elif kind == "jsonl":
+            if _is_blank(path):
+                return None
+            _check_surrogates(path)
+            frame = pl.scan_ndjson(path, infer_schema_length=None)
+        else:
+            frame = pl.scan_parquet(path, glob=False)
+        return _Scan(path, kind, frame, dict(frame.collect_schema()))
+    except NoDataError:
+        return None
+    except (PolarsError, OSError, EOFError) as error:
+        raise _unreadable(path, kind, error) from None
+
+
+def _jsonl_agreed(scans: list[_Scan]) -> list[_Scan]:
+    """JSON Lines leave out what they do not know: all files get the columns of all, scalars as strings."""
+    if not scans:
+        return []
+    empty = [pl.DataFrame(schema=scan.schema) for scan in scans]
+    try:
+        schema = dict(pl.concat(empty, how="diagonal_relaxed").schema)
+    except PolarsError:
+        raise DocumentsError(
+            f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have no "
+            "common type"
+        ) from None
+    return [_Scan(scan.path, scan.format, pl.scan_ndjson(scan.path, schema=schema), schema) for scan in scans]
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> DocumentsError:
+    """What is known about a file that cannot be read, in our words: polars quotes values."""
+    if isinstance(error, OSError) and not isinstance(error, PolarsError):
+        return DocumentsError(f"{path}: cannot be read: {error.strerror or type(error).__name__}")
+    where = ""
+    if kind == "jsonl" and (line := _line_at_fault(path)):
+        where = f" at line {line}: expected one JSON object"
+    return DocumentsError(f"{path}: cannot be read as {kind}{where} ({type(error).__name__})")
+
+
+def _bytes(path: Path) -> IO[bytes]:
+    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[assignment]
+    return opened
+
+
+def _is_blank(path: Path) -> bool:
+    with _bytes(path) as lines:
+        return not any(line.strip() for line in lines)
+
+
+def _check_surrogates(path: Path) -> None:
+    """Raise DocumentsError for a lone surrogate escape, which polars reads as a NUL character."""
+    with _bytes(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if _SURROGATE_ESCAPE.search(line) and not _is_object(line):
+                raise DocumentsError(
+                    f"{path}: cannot be read as jsonl at line {number}: expected one JSON object"
+                )
+
+
+def _line_at_fault(path: Path) -> int | None:
+    """The number of the first line that is no JSON object."""
+    with _bytes(path) as lines:
+        wrong = (
+            number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line)
+        )
+        return next(wrong, None)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+# -- writing and reading the one file ----------------------------------------------------------------------
+
+
+class _Tally:
+    """What is counted while documents pass by."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.empty_texts = 0
+        self._hashes: list[pl.Series] = []
+        self._ends: list[tuple[int, str]] = []
+
+    def counted(self, files: list[_File]) -> Iterator[pl.DataFrame]:
+        for file in files:
+            for documents in file.slices(SLICE_ROWS):
+                self.rows += documents.height
+                text = documents[TEXT].fill_null("").str.strip_chars()
+                self.empty_texts += int((text == "").sum())
+                self._hashes.append(documents[DOCUMENT_ID].hash())
+                yield documents.select(files[0].schema)
+            self._ends.append((self.rows, str(file.path)))
+
+    def repeated_hashes(self) -> pl.Series:
+        hashes = pl.concat(self._hashes) if self._hashes else pl.Series(dtype=pl.UInt64)
+        return hashes.filter(hashes.is_duplicated()).unique()
+
+    def file_of(self, row: int) -> str:
+        return next(path for end, path in self._ends if row < end)
+
+
+def _sink(slices: Iterator[pl.DataFrame], schema: dict[str, pl.DataType], target: Path) -> None:
+    """Write slices into one Parquet file while they come."""
+
+    def produce(
+        _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _batch: int | None
+    ) -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame(schema=schema)
+        yield from slices
+
+    frame = register_io_source(produce, schema=schema)
+    frame.sink_parquet(target, compression="zstd", row_group_size=SLICE_ROWS, sync_on_close="all")
+
+
+def read_documents(path: Path, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
+    """The documents of a file that `DocumentSource.write` wrote, in its order, `rows` at a time."""
+    for batch in pl.scan_parquet(path, glob=False).collect_batches(chunk_size=rows, maintain_order=True):
+        yield from batch.iter_slices(rows)

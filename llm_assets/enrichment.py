@@ -1,0 +1,156 @@
+"""An enrichment, declared: documents, prompt, model, output schema, limits, and whether they fit together."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from llm_assets import providers
+from llm_assets.errors import DeclarationError
+from llm_assets.output_schema import OutputSchema
+from llm_assets.prompt import Prompt
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, PLAN_SCHEMA, Message, ShardLimits, Task
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
+ATTEMPTS_MAX = 20
+CEILING_FACTOR = 4
+
+# What `enriched` says about every answer, beside the answer itself and the columns that are kept.
+ENRICHED_COLUMNS = (
+    DOCUMENT_ID,
+    "fingerprint",
+    "wave",
+    "attempts",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+)
+# Kept columns go into the plan and into both tables, so they must be free in all three.
+RESERVED_COLUMNS = frozenset((*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA))
+
+
+@dataclass(frozen=True)
+class Enrichment:
+    """What is asked about every document of a table.
+
+    A truncated answer is asked for again with twice the room, up to `max_tokens_ceiling` (default: four
+    times `max_tokens`). `limits` lower the provider's. A partition whose share of failures is above
+    `failure_rate_max` fails its check. `source` is the file that declares all this.
+    """
+
+    name: str
+    documents: str
+    provider: str
+    model_name: str
+    prompt: Prompt
+    output: OutputSchema
+    max_tokens: int = 1024
+    max_tokens_ceiling: int | None = None
+    attempts: int = 3
+    endpoint: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    limits: ShardLimits | None = None
+    failure_rate_max: float = 0.05
+    source: str = ""
+
+    @cached_property
+    def task(self) -> Task:
+        """What all requests have in common, with room for `max_tokens`."""
+        return Task(self.model_name, self.max_tokens, self.output.json_schema, self.output.name, self.params)
+
+    @cached_property
+    def ceiling(self) -> int:
+        """The most tokens that an answer is ever given."""
+        if self.max_tokens_ceiling is None:
+            return CEILING_FACTOR * self.max_tokens
+        return self.max_tokens_ceiling
+
+    def task_with(self, max_tokens: int) -> Task:
+        """The same task with another room for the answer."""
+        return replace(self.task, max_tokens=max_tokens)
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Raise one DeclarationError that lists all that is wrong; `columns` are those of the documents."""
+        problems = [
+            *self._name_problems(),
+            *self._number_problems(),
+            *self._column_problems(tuple(columns)),
+            *self._provider_problems(),
+        ]
+        if len(problems) == 1:
+            raise DeclarationError(self.source, problems[0])
+        if problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise DeclarationError(self.source, f"{len(problems)} problems{listed}")
+
+    def _name_problems(self) -> Iterator[str]:
+        if not NAME.fullmatch(self.name):
+            yield (
+                f"the name {self.name[:80]!r} must begin with a lower-case letter and have at most 60 "
+                "lower-case letters, digits and underscores"
+            )
+        if not self.model_name.strip():
+            yield "no model is named"
+
+    def _number_problems(self) -> Iterator[str]:
+        if self.max_tokens < 1:
+            yield f"max_tokens is {self.max_tokens}; it must be at least 1"
+        elif self.ceiling < self.max_tokens:
+            yield f"max_tokens_ceiling {self.ceiling} is below max_tokens {self.max_tokens}"
+        if not 1 <= self.attempts <= ATTEMPTS_MAX:
+            yield f"attempts is {self.attempts}; it must be between 1 and {ATTEMPTS_MAX}"
+        if not 0 <= self.failure_rate_max <= 1:
+            yield f"failure_rate_max is {self.failure_rate_max}; it is a share between 0 and 1"
+
+    def _column_problems(self, columns: tuple[str, ...]) -> Iterator[str]:
+        there = f"{self.documents} has {', '.join(columns)}"
+        declare = "other columns must be declared under `columns:` of the documents"
+        for name in sorted(self.prompt.variables - set(columns)):
+            yield f"the prompt {self.prompt.source} uses {name!r}, but {there}; {declare}"
+        for name in self.keep:
+            if name not in columns:
+                yield f"keep names the column {name!r}, but {there}; {declare}"
+            elif name in RESERVED_COLUMNS:
+                yield f"keep names {name!r}, which is a built-in column of the answers"
+        for name in sorted({name for name in self.keep if self.keep.count(name) > 1}):
+            yield f"keep names {name!r} more than once"
+        for name in self.output.frame_schema:
+            if name in self.keep:
+                yield f"the output field {name!r} has the name of a column that is kept; rename one of them"
+            elif name in ENRICHED_COLUMNS:
+                yield f"the output field {name!r} has the name of a built-in column of the answers; rename it"
+
+    def _provider_problems(self) -> Iterator[str]:
+        if self.provider not in providers.NAMES:
+            close = difflib.get_close_matches(self.provider, providers.NAMES, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            yield f"the provider {self.provider!r} is unknown; there are {', '.join(providers.NAMES)}{hint}"
+            return
+        try:
+            dialect = providers.get_provider(self.provider, self.endpoint).dialect
+        except ValueError as error:
+            yield f"the endpoint {self.endpoint!r} cannot be used: {error}"
+            return
+        yield from self._limit_problems(dialect.limits)
+        for problem in dialect.schema_problems(self.output.json_schema):
+            yield f"{self.provider} cannot enforce the output schema: {problem}"
+        yield from self._body_problems(dialect)
+
+    def _limit_problems(self, most: ShardLimits) -> Iterator[str]:
+        for unit in ("requests", "bytes") if self.limits else ():
+            limit, provider_limit = getattr(self.limits, unit), getattr(most, unit)
+            if not 1 <= limit <= provider_limit:
+                yield f"limits.{unit} is {limit}; {self.provider} takes between 1 and {provider_limit}"
+
+    def _body_problems(self, dialect: providers.Dialect) -> Iterator[str]:
+        try:
+            dialect.body(self.task, (Message("user", "x"),))
+        except ValueError as error:
+            yield f"the request cannot be built: {error}"

@@ -1,0 +1,239 @@
+"""A prompt file: turns, split before anything is rendered, each a Jinja template for one document's columns.
+
+A line that says `system:`, `user:` or `assistant:` and nothing else begins a turn; text before the first
+one is a user turn. As documents are filled in after the split, nothing in a document can begin a turn, and
+as a document is a value and never template source, nothing in it is evaluated.
+
+A null column is `none`: `{{ title or '' }}` works, while printing it bare fails the row, as the word "None"
+in a paid prompt helps nobody. Messages hold names, kinds and line numbers; never a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from minijinja import Environment, TemplateError
+
+from llm_assets.errors import DeclarationError, LLMAssetsError
+from llm_assets.records import Message
+
+ROLES = ("system", "user", "assistant")
+# Instructions that one turn may take: far beyond any prompt, far below a second.
+FUEL = 100_000
+
+_MARKER = re.compile(r"(system|user|assistant):[ \t]*")
+_NEAR_MARKER = re.compile(r"\s*#*\s*(system|user|assistant)\s*:\s*", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"\{%[-+]?\s*(include|import|from|extends|block|do)\b")
+# Kinds that are wrong whatever the values are, so that a trial with made-up values finds them.
+_TEMPLATE_FAULTS = {"UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownBlock", "TemplateNotFound"}
+_TRIALS = ("x", 1, None)
+
+
+class PromptFailed(LLMAssetsError):
+    """A prompt cannot be rendered for one row; the message holds none of its values."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One turn: its template's name in the environments, or its text where it is the same for all rows."""
+
+    role: str
+    number: int
+    line: int  # of the file, where its template begins
+    variables: frozenset[str]
+    constant: Message | None = None
+
+    @property
+    def name(self) -> str:
+        return f"turn {self.number} ({self.role})"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A parsed prompt. `text` is the file as it was parsed; `variables` are the columns that it uses."""
+
+    source: str
+    text: str
+    variables: frozenset[str]
+    turns: tuple[_Turn, ...] = field(repr=False)
+    # The same templates twice: noticing a printed null costs a call into Python for each printed value.
+    _plain: Environment = field(repr=False, compare=False)
+    _wary: Environment = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str, source: str) -> Prompt:
+        """The prompt in a file's text. Raises DeclarationError when it cannot work for any document."""
+        text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+        parts = _split(text, source)
+        _check_order([role for role, _, _ in parts], source)
+        plain, wary = _environment(), _environment(finalizer=_printed)
+        turns = []
+        for number, (role, line, template) in enumerate(parts, start=1):
+            turn = _Turn(role, number, line, frozenset())
+            turns.append(_compiled(turn, template, (plain, wary), source))
+        variables = frozenset[str]().union(*(turn.variables for turn in turns))
+        return cls(source, text, variables, tuple(turns), plain, wary)
+
+    def render(self, row: Mapping[str, object]) -> tuple[Message, ...]:
+        """One message a turn for a document's columns. Raises PromptFailed, without any of their values."""
+        missing = [name for name in self.variables if name not in row]
+        if missing:
+            raise PromptFailed(f"the row has no column {', '.join(sorted(missing))}")
+        values = {name: _value(row[name]) for name in self.variables}
+        wary = any(value is None for value in values.values())
+        environment = self._wary if wary else self._plain
+        return tuple(turn.constant or _rendered(turn, environment, values) for turn in self.turns)
+
+
+def _environment(**options: Any) -> Environment:
+    """Templates with nothing in reach but their variables and the pure built-in filters."""
+    environment = Environment(
+        undefined_behavior="strict",
+        auto_escape_callback=lambda _name: False,
+        pycompat=False,
+        keep_trailing_newline=True,
+        debug=False,
+        fuel=FUEL,
+        **options,
+    )
+    for name in list(environment.globals):
+        environment.remove_global(name)
+    return environment
+
+
+class _PrintedNull(Exception):  # noqa: N818 - a signal within this module
+    """A template prints a value that is null."""
+
+
+def _printed(value: object) -> object:
+    if value is None:
+        raise _PrintedNull
+    return value
+
+
+# -- parsing -----------------------------------------------------------------------------------------------
+
+
+def _split(text: str, source: str) -> list[tuple[str, int, str]]:
+    """(role, line of the file, template) for each turn."""
+    parts: list[tuple[str, int, list[str]]] = [("user", 1, [])]
+    for number, line in enumerate(text.split("\n"), start=1):
+        if marker := _MARKER.fullmatch(line):
+            parts.append((marker[1], number + 1, []))
+        elif near := _NEAR_MARKER.fullmatch(line):
+            raise DeclarationError(
+                source,
+                f"line {number} looks like a role marker but is none: write `{near[1].lower()}:` in lower "
+                f"case at the beginning of the line, or `{{{{ '{near[1]}:' }}}}` if it is meant as text",
+            )
+        else:
+            parts[-1][2].append(line)
+    if not "".join(parts[0][2]).strip():
+        parts = parts[1:]  # nothing before the first marker
+    return [_trimmed(role, line, lines) for role, line, lines in parts]
+
+
+def _trimmed(role: str, line: int, lines: list[str]) -> tuple[str, int, str]:
+    """The turn without the blank lines around it; `line` moves with its first one."""
+    body = "\n".join(lines)
+    template = body.lstrip("\n")
+    return role, line + len(body) - len(template), template.rstrip("\n")
+
+
+def _check_order(roles: list[str], source: str) -> None:
+    if "user" not in roles:
+        raise DeclarationError(source, "the prompt has no user turn; write one below a line `user:`")
+    if "system" in roles[1:]:
+        raise DeclarationError(source, "a system turn stands after another turn; only the first can be one")
+    if roles[roles[0] == "system"] != "user":
+        raise DeclarationError(source, "an assistant turn comes first; a conversation begins with the user")
+    if roles[-1] != "user":
+        raise DeclarationError(
+            source, "the prompt ends with an assistant turn; the last one must be the user's"
+        )
+
+
+def _compiled(turn: _Turn, template: str, environments: tuple[Environment, ...], source: str) -> _Turn:
+    """The turn with its variables, or with its message when it has none."""
+    _check_template(turn, template, source)
+    try:
+        for environment in environments:
+            environment.add_template(turn.name, template)
+        variables = frozenset(environments[0].undeclared_variables_in_template(turn.name))
+    except TemplateError as error:
+        raise DeclarationError(source, _told(turn, error, detailed=True)) from None
+    turn = _Turn(turn.role, turn.number, turn.line, variables)
+    _try(turn, environments[0], source)
+    if variables:
+        return turn
+    try:
+        constant = _rendered(turn, environments[1], {})
+    except PromptFailed as error:
+        raise DeclarationError(source, str(error)) from None
+    return _Turn(turn.role, turn.number, turn.line, variables, constant)
+
+
+def _check_template(turn: _Turn, template: str, source: str) -> None:
+    if not template.strip():
+        raise DeclarationError(source, f"{turn.name}, line {turn.line}: is empty; write or remove it")
+    if found := _FORBIDDEN.search(template):
+        line = turn.line + template.count("\n", 0, found.start())
+        raise DeclarationError(
+            source,
+            f"{turn.name}, line {line}: `{found[1]}` is not available; a prompt is one file and uses "
+            "variables, conditions, loops, set and macros",
+        )
+
+
+def _try(turn: _Turn, environment: Environment, source: str) -> None:
+    """Find what no document could make right, by rendering made-up values."""
+    for trial in _TRIALS:
+        try:
+            environment.render_template(turn.name, **dict.fromkeys(turn.variables, trial))
+        except TemplateError as error:
+            if error.kind in _TEMPLATE_FAULTS:
+                raise DeclarationError(source, _told(turn, error, detailed=True)) from None
+        except Exception:  # noqa: S112 - the made-up value is to blame
+            continue
+
+
+# -- rendering ---------------------------------------------------------------------------------------------
+
+
+def _value(value: object) -> object:
+    """A plain value for a template: dates as ISO text, so that no Python object is in reach."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_value(inner) for inner in value]
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else str(value)
+
+
+def _rendered(turn: _Turn, environment: Environment, values: Mapping[str, object]) -> Message:
+    try:
+        text = environment.render_template(turn.name, **values)
+    except TemplateError as error:
+        raise PromptFailed(_told(turn, error)) from None
+    except _PrintedNull:
+        nulls = ", ".join(sorted(name for name in turn.variables if values[name] is None)) or "none"
+        raise PromptFailed(
+            f"{turn.name} prints a null ({nulls}); write {{{{ column or '' }}}} where a null is fine"
+        ) from None
+    except Exception as error:
+        raise PromptFailed(f"{turn.name}: {type(error).__name__}") from None
+    if not text or text.isspace():
+        raise PromptFailed(f"{turn.name} renders to nothing")
+    return Message(turn.role, text)
+
+
+def _told(turn: _Turn, error: TemplateError, *, detailed: bool = False) -> str:
+    """Where and what; `detail` quotes the template only while no values are there to be quoted."""
+    line = turn.line + (error.line or 1) - 1
+    detail = f": {error.detail[:120]}" if detailed and error.detail else ""
+    return f"{turn.name}, line {line}: {error.kind}{detail}"
