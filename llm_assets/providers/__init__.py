@@ -13,7 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from llm_assets.records import Batch, BatchPage, Message, Result, ShardFormat, ShardLimits, Task
+from llm_assets.records import Batch, BatchPage, Message, Reason, Result, ShardFormat, ShardLimits, Task
+
+# The code of a CapacityError or of a FAILED batch when the provider does not see the staged file: nothing was
+# processed, and the same file will do later.
+FILE_NOT_VISIBLE = "file_not_visible"
 
 
 class Dialect(Protocol):
@@ -24,6 +28,7 @@ class Dialect(Protocol):
     limits: ShardLimits
     shard_format: ShardFormat
     list_page_size: int
+    carries_stamp: bool  # whether a batch gives back the submission key it was created with
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:
         """Why this provider cannot enforce this JSON schema; empty when it can."""
@@ -41,6 +46,10 @@ class Dialect(Protocol):
         """One result line in neutral terms. Raises ValueError when it is no result line at all."""
         ...
 
+    def batch_reason(self, code: str) -> Reason:
+        """What the code of a batch that FAILED as a whole means for its requests; UNKNOWN for a new code."""
+        ...
+
 
 class Client(Protocol):
     """A provider's verbs, for one account. Every call may raise a ProviderError."""
@@ -53,7 +62,10 @@ class Client(Protocol):
         ...
 
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
-        """Create the paid batch: exactly one POST. OutcomeUnknown when the reply did not arrive."""
+        """Create the paid batch: exactly one POST. OutcomeUnknown when the reply did not arrive.
+
+        CapacityError with code FILE_NOT_VISIBLE: try again later with the same `staged`, no attempt counted.
+        """
         ...
 
     def batch(self, batch_id: str) -> Batch:
@@ -70,6 +82,10 @@ class Client(Protocol):
 
     def cancel(self, batch_id: str) -> None:
         """Ask for cancellation; finished rows are kept (and billed)."""
+        ...
+
+    def close(self) -> None:
+        """Give back the connections."""
         ...
 
 

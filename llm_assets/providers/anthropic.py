@@ -1,0 +1,394 @@
+"""Anthropic Message Batches: one JSON body a batch, results at a URL, no label that could find a lost batch.
+
+The wire is that of API version 2026-10-21, over the official SDK and its own HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+from anthropic import Anthropic, AnthropicError, APIStatusError, Stream, omit
+from anthropic.types.messages import MessageBatch
+
+from llm_assets.errors import NotThere, ProviderError, SystemicError
+from llm_assets.providers import Client, Credentials, Dialect, Provider
+from llm_assets.providers.bodies import (
+    Json,
+    PerTask,
+    count,
+    items,
+    mapping,
+    result_row,
+    short,
+    split_system,
+    text,
+    with_params,
+)
+from llm_assets.providers.schemas import FORMATS, KEYWORDS, Subset, nodes, problems, recursions
+from llm_assets.providers.wire import (
+    DOWNLOAD_TIMEOUT,
+    READ_TIMEOUT,
+    UPLOAD_TIMEOUT,
+    Call,
+    Effect,
+    Refusal,
+    account_digest,
+    refused,
+    retry_after_s,
+    same_origin,
+    save,
+    unreachable,
+    unreadable,
+    usable_key,
+)
+from llm_assets.records import (
+    Batch,
+    BatchCounts,
+    BatchPage,
+    BatchState,
+    Message,
+    Reason,
+    Result,
+    ShardFormat,
+    ShardLimits,
+    Task,
+    Usage,
+)
+
+NAME = "anthropic"
+ENDPOINT = "/v1/messages"
+_BATCHES = "/v1/messages/batches"
+
+# What the wire says -> ours, for error types, error codes, result types and stop reasons alike.
+_REASONS = {
+    "invalid_request_error": Reason.INVALID_REQUEST,
+    "request_too_large": Reason.DOCUMENT_TOO_LARGE,
+    "authentication_error": Reason.AUTHENTICATION,
+    "billing_error": Reason.BILLING,
+    "enforced_spend_limit_reached": Reason.BILLING,
+    "contract_spend_limit_reached": Reason.BILLING,
+    "permission_error": Reason.PERMISSION,
+    "organization_on_hold": Reason.PERMISSION,
+    "not_found_error": Reason.UNKNOWN_MODEL,  # `model` is the only thing in a request that can be not there
+    "rate_limit_error": Reason.RATE_LIMIT,
+    "timeout_error": Reason.TIMEOUT,
+    "api_error": Reason.API_ERROR,
+    "overloaded_error": Reason.OVERLOADED,
+    "expired": Reason.EXPIRED,
+    "canceled": Reason.CANCELED,
+    "max_tokens": Reason.TRUNCATED,
+    "refusal": Reason.REFUSAL,
+    "model_context_window_exceeded": Reason.CONTEXT_WINDOW_EXCEEDED,
+}
+
+# Words in an HTTP error that say: every further call would end like this one, whatever its status.
+_SYSTEMIC = frozenset(
+    {"billing_error", "enforced_spend_limit_reached", "contract_spend_limit_reached"}
+    | {"linked_organization_spend_limit_reached", "organization_on_hold", "cmek_key_disabled"}
+)
+
+# Set by every request (the first four), or refused by the API for every request of a batch.
+_RESERVED = frozenset(
+    {"model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k"}
+)
+
+# platform.claude.com/docs/en/build-with-claude/structured-outputs, and what the SDK's own `transform_schema`
+# leaves in a schema (2.12.0).
+_SUBSET = Subset("Anthropic", keywords=KEYWORDS | {"allOf", "default"}, formats=FORMATS | {"uri"})
+_OPTIONAL_MAX = 24
+_UNIONS_MAX = 16
+
+
+class AnthropicDialect:
+    """How Anthropic writes requests and results."""
+
+    name = NAME
+    endpoint = ENDPOINT
+    # 256 MB in all; the margin is for our header and footer and for whatever a gateway on the way adds.
+    limits = ShardLimits(requests=100_000, bytes=255_000_000)
+    shard_format = ShardFormat(header=b'{"requests":[\n', separator=b",\n", footer=b"\n]}", suffix=".json")
+    list_page_size = 1000
+    carries_stamp = False
+
+    def __init__(self) -> None:
+        self._constant = PerTask(_constant)
+
+    def schema_problems(self, schema: dict[str, Any]) -> list[str]:
+        """Why structured outputs cannot enforce this schema: found, where, what to write instead."""
+        return [*problems(schema, _SUBSET), *_own_problems(schema)]
+
+    def body(self, task: Task, messages: Sequence[Message]) -> dict[str, Any]:
+        """`params` of one request. Nested objects are shared between bodies of a task: do not change them.
+
+        Raises ValueError for params that clash with the rest, and for a prompt without a user message.
+        """
+        system, turns = split_system(messages)
+        prompt = {"system": system, "messages": turns} if system else {"messages": turns}
+        return self._constant(task) | prompt
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """`{"custom_id":…,"params":…}`; `custom_id` matches `^[a-zA-Z0-9_-]{1,64}$`, so needs no escapes."""
+        return b'{"custom_id":"%b","params":%b}' % (custom_id.encode(), body)
+
+    def result(self, line: bytes) -> Result:
+        """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""
+        custom_id, row = result_row(line)
+        outcome = mapping(row.get("result"))
+        kind = text(outcome.get("type"))
+        if kind == "succeeded":
+            return _answered(custom_id, mapping(outcome.get("message")))
+        if kind == "errored":
+            return _errored(custom_id, mapping(outcome.get("error")))
+        if kind in ("expired", "canceled"):
+            return Result(custom_id, reason=_REASONS[kind], provider_type=kind)
+        return _unreadable(custom_id, kind, "the result has no known type")
+
+    def batch_reason(self, code: str) -> Reason:
+        """UNKNOWN, as no batch of Anthropic's fails as a whole; or what the code says elsewhere."""
+        return _REASONS.get(code, Reason.UNKNOWN)
+
+
+def _constant(task: Task) -> Json:
+    """The part of a body that does not depend on the document."""
+    ours: Json = {
+        "model": task.model_name,
+        "max_tokens": task.max_tokens,
+        "output_config": {"format": {"type": "json_schema", "schema": dict(task.schema)}},
+    }
+    return with_params(ours, task.params, reserved=_RESERVED)
+
+
+def _own_problems(schema: Mapping[str, Any]) -> Iterator[str]:
+    for reference in recursions(schema):
+        yield (
+            f"{reference.replace('#', '$').replace('/', '.')} contains itself, and Anthropic enforces no "
+            "recursion; write out as many levels as you need"
+        )
+    yield from _value_problems(schema)
+    optional = sum(len(node.optional) for node in nodes(schema))
+    if optional > _OPTIONAL_MAX:
+        yield (
+            f"$ has {optional} optional properties, and Anthropic takes {_OPTIONAL_MAX}; put more into "
+            '"required" and let them be null'
+        )
+    unions = sum("anyOf" in node.schema or len(node.types) > 1 for node in nodes(schema))
+    if unions > _UNIONS_MAX:
+        yield f"$ has {unions} unions, and Anthropic takes {_UNIONS_MAX}; give more properties one type"
+
+
+def _value_problems(schema: Mapping[str, Any]) -> Iterator[str]:
+    for node in nodes(schema):
+        if node.schema.get("minItems", 0) not in (0, 1):
+            yield f'{node.path} has "minItems" above 1, which Anthropic does not enforce; write 1 or 0'
+        if any(isinstance(value, list | dict) for value in node.schema.get("enum") or ()):
+            yield f"{node.path} has an enum of lists or objects, which Anthropic does not enforce; write anyOf"
+
+
+def _answered(custom_id: str, message: Json) -> Result:
+    """A succeeded row: billed, and all the same perhaps cut, refused or empty."""
+    content = message.get("content")
+    # Blocks are picked by type, as thinking may come first.
+    parts = [text(block.get("text")) for block in items(content) if block.get("type") == "text"]
+    stop = text(message.get("stop_reason"))
+    reason = _REASONS.get(stop)
+    explanation = short(mapping(message.get("stop_details")).get("explanation"))
+    if not parts and reason is None:
+        reason, explanation = Reason.UNREADABLE_RESULT, "the message has no text block"
+    return Result(
+        custom_id,
+        text="".join(parts) if parts else None,
+        reason=reason,
+        provider_type=stop if reason else "",
+        message=explanation if reason else "",
+        model=text(message.get("model")),
+        usage=_usage(mapping(message.get("usage"))),
+    )
+
+
+def _errored(custom_id: str, envelope: Json) -> Result:
+    """An errored row: not billed. The error stands at `result.error.error`."""
+    error = mapping(envelope.get("error")) or envelope
+    code = text(mapping(error.get("details")).get("error_code"))
+    kind = text(error.get("type"))
+    reason = _REASONS.get(code) or _REASONS.get(kind) or Reason.UNKNOWN
+    return Result(custom_id, reason=reason, provider_type=code or kind, message=short(error.get("message")))
+
+
+def _unreadable(custom_id: str, kind: str, problem: str) -> Result:
+    return Result(custom_id, reason=Reason.UNREADABLE_RESULT, provider_type=kind[:64], message=problem)
+
+
+def _usage(usage: Json) -> Usage:
+    """On the wire `input_tokens` leaves out what the cache gave or took; ours is the total."""
+    read = count(usage.get("cache_read_input_tokens"))
+    written = count(usage.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=count(usage.get("input_tokens")) + read + written,
+        output_tokens=count(usage.get("output_tokens")),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )
+
+
+class AnthropicClient:
+    """The verbs, for one account. `close` it when done.
+
+    The SDK's retries are off for reads as well: it sleeps as long as a `retry-after` says, without a bound
+    (2.12.0), and who calls decides better what a wait is worth.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        key = usable_key(NAME, credentials.api_key)
+        # None leaves the choice to ANTHROPIC_BASE_URL, then to the SDK.
+        self._sdk = Anthropic(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
+        self.base_url = str(self._sdk.base_url).rstrip("/")
+        self.account = account_digest(self.base_url, key)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._sdk.close()
+
+    def stage(self, shard: Path) -> str | None:
+        """Nothing to do: the shard goes along with `create`."""
+        return None
+
+    def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
+        """POST the shard file as it is, streamed. Anthropic takes no stamp.
+
+        An open file cannot be sent twice: a retry or a followed redirect would send an empty body, so both
+        are off, as they must be for what costs money.
+        """
+        with shard.open("rb") as body, _asking("create", Effect.PAID):
+            return _batch(
+                self._sdk.post(
+                    _BATCHES,
+                    cast_to=MessageBatch,
+                    content=body,
+                    options={"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False},
+                )
+            )
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch as it stands. NotThere when Anthropic does not know it, as just after `create`."""
+        with _asking("batch", Effect.READ):
+            return _batch(self._sdk.messages.batches.retrieve(batch_id))
+
+    def batches(self, cursor: str | None = None) -> BatchPage:
+        """Up to 1,000 of the account's batches, newest first."""
+        with _asking("batches", Effect.READ):
+            page = self._sdk.messages.batches.list(
+                limit=AnthropicDialect.list_page_size, after_id=cursor or omit
+            )
+            found = tuple(_batch(one) for one in page.data)
+            return BatchPage(found, page.last_id if page.has_more and found else None)
+
+    def download(self, batch: Batch, folder: Path) -> list[Path]:
+        """Stream the results to one file in `folder`.
+
+        Raises NotThere when there are none (yet, or after 29 days), DownloadIncomplete when they break off,
+        SystemicError for a results URL at another host, which would be handed the key.
+        """
+        if not batch.outputs:
+            raise NotThere(f"{NAME} download: batch {batch.batch_id} has no results URL", code="no_results")
+        url = batch.outputs[0]
+        if not same_origin(url, self.base_url):
+            raise SystemicError(_foreign(url, self.base_url), code="foreign_results_url")
+        with _asking("download", Effect.READ), closing(self._stream(url)) as reply:
+            return [save(Call(NAME, "download", Effect.READ), reply.iter_bytes(), folder, batch.batch_id)]
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for cancellation; finished rows are kept (and billed)."""
+        with _asking("cancel", Effect.READ):
+            self._sdk.messages.batches.cancel(batch_id)
+
+    def _stream(self, url: str) -> httpx2.Response:
+        """An open reply, nothing of its body read. Redirects stay off: they could lead to another host."""
+        reply = self._sdk.get(
+            url,
+            cast_to=httpx2.Response,
+            stream=True,
+            stream_cls=Stream[object],
+            options={"timeout": DOWNLOAD_TIMEOUT, "follow_redirects": False},
+        )
+        return cast(httpx2.Response, reply)
+
+
+def _foreign(url: str, base_url: str) -> str:
+    return (
+        f"{NAME} download: the results are said to be at {httpx2.URL(url).host or 'no host'}, but this "
+        f"client talks to {httpx2.URL(base_url).host}; refused, as the API key would go there. Set base_url to the "
+        "host that serves the results"
+    )
+
+
+def _batch(reply: object) -> Batch:
+    """A batch as the SDK read it. Raises ValueError when it lacks what the API promises."""
+    created_at = getattr(reply, "created_at", None)
+    if not isinstance(reply, MessageBatch) or not reply.id or not isinstance(created_at, datetime):
+        raise ValueError("no message batch")
+    # The SDK does not check its replies: whatever is missing is missing as an attribute.
+    counts = getattr(reply, "request_counts", None)
+    ended = getattr(reply, "processing_status", None) == "ended"
+    results_url = getattr(reply, "results_url", None)
+    return Batch(
+        batch_id=reply.id,
+        state=BatchState.ENDED if ended else BatchState.IN_PROGRESS,
+        created_at=created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC),
+        counts=_counts(counts),
+        outputs=(results_url,) if results_url else (),
+    )
+
+
+def _counts(counts: object) -> BatchCounts:
+    failed = sum(count(getattr(counts, name, 0)) for name in ("errored", "canceled", "expired"))
+    succeeded = count(getattr(counts, "succeeded", 0))
+    total = count(getattr(counts, "processing", 0)) + succeeded + failed
+    return BatchCounts(total=total, succeeded=succeeded, failed=failed)
+
+
+@contextmanager
+def _asking(verb: str, effect: Effect) -> Iterator[None]:
+    """Turn whatever the SDK raises inside into one of our errors.
+
+    `from None`: the SDK's messages repeat whole reply bodies, which may repeat a document.
+    """
+    call = Call(NAME, verb, effect)
+    try:
+        yield
+    except (AnthropicError, httpx2.HTTPError) as error:
+        raise translate(error, call) from None
+    except ValueError:  # no JSON, or not the object that the API promises
+        raise unreadable(call) from None
+
+
+def translate(error: Exception, call: Call) -> ProviderError:
+    """The SDK's exception as one of ours."""
+    if not isinstance(error, APIStatusError):
+        return unreachable(call, error if isinstance(error, httpx2.HTTPError) else error.__cause__)
+    refusal = Refusal(
+        status=error.status_code,
+        type=text(error.type),
+        code=text(error.error_code),
+        message=text(error.api_message),
+        request_id=text(error.request_id),
+        retry_after_s=retry_after_s(error.response.headers),
+    )
+    return refused(call, refusal, systemic=bool({refusal.type, refusal.code} & _SYSTEMIC))
+
+
+def connect(credentials: Credentials) -> Client:
+    """A client for one account. SystemicError for a key that cannot be one."""
+    return AnthropicClient(credentials)
+
+
+def provider(endpoint: str | None = None) -> Provider:
+    """Anthropic, which batches one endpoint only. ValueError for any other."""
+    if endpoint not in (None, ENDPOINT):
+        raise ValueError(f"anthropic batches {ENDPOINT} only, not {endpoint}")
+    dialect: Dialect = AnthropicDialect()
+    return Provider(dialect, connect)

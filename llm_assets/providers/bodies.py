@@ -1,0 +1,106 @@
+"""What the dialects share when they write request bodies and read result lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from llm_assets.records import Message, Task
+
+Json = dict[str, Any]
+
+RESULT_MESSAGE_CHARACTERS_MAX = 300
+
+
+class PerTask:
+    """A function of a task, computed once for a run of calls with the same task object.
+
+    One slot is enough: a shard is rendered for one task. What is returned is shared: do not change it.
+    """
+
+    def __init__(self, compute: Callable[[Task], Json]) -> None:
+        self._compute = compute
+        # Task and value in one tuple: a thread reads both or neither.
+        self._last: tuple[Task, Json] | None = None
+
+    def __call__(self, task: Task) -> Json:
+        """The value for this task. Raises what `compute` raises."""
+        last = self._last
+        if last is None or last[0] is not task:
+            last = self._last = (task, self._compute(task))
+        return last[1]
+
+
+def with_params(ours: Json, params: Mapping[str, Any], *, reserved: Collection[str]) -> Json:
+    """`ours` and `params` as one body; where both hold an object, the two are joined one level deep.
+
+    Raises ValueError for a parameter that is reserved, or that would replace something of ours.
+    """
+    body = dict(ours)
+    for name, value in params.items():
+        if name in reserved:
+            raise ValueError(f"params.{name}: is set, or excluded, for every request; remove it")
+        body[name] = _joined(name, body[name], value) if name in body else value
+    return body
+
+
+def _joined(name: str, ours: Any, theirs: Any) -> Json:
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        raise ValueError(f"params.{name}: would replace what the enrichment already says; remove it")
+    if taken := ours.keys() & theirs.keys():
+        raise ValueError(f"params.{name}.{min(taken)}: would replace what the enrichment says; remove it")
+    return {**ours, **theirs}
+
+
+def split_system(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]]:
+    """The system messages as one text ("" when there are none), and the turns that follow them.
+
+    Raises ValueError when there is no turn: no vendor answers a system prompt alone.
+    """
+    system = [message.text for message in messages if message.role == "system"]
+    turns = [{"role": each.role, "content": each.text} for each in messages if each.role != "system"]
+    if not turns:
+        raise ValueError("the prompt has no user message; put the document into one")
+    return "\n\n".join(system), turns
+
+
+def result_row(line: bytes) -> tuple[str, Json]:
+    """A result line and its custom_id. Raises ValueError when it is no JSON object with one.
+
+    The parser's own exception is not passed on: it carries the line.
+    """
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        row = None
+    custom_id = row.get("custom_id") if isinstance(row, dict) else None
+    if not isinstance(custom_id, str) or not custom_id:
+        raise ValueError(f"not a result line: no JSON object with a custom_id in {len(line)} bytes")
+    return custom_id, row
+
+
+def mapping(value: object) -> Json:
+    """`value` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: object) -> list[Json]:
+    """The JSON objects of a list; empty when it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def text(value: object) -> str:
+    """`value` if it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def count(value: object) -> int:
+    """`value` if it is a count, else 0."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def short(message: object) -> str:
+    """A provider's message, cut to what a table cell should hold."""
+    return text(message)[:RESULT_MESSAGE_CHARACTERS_MAX]

@@ -1,0 +1,579 @@
+"""OpenAI's Batch API: a file goes up, a batch refers to it, one or two files come down, metadata is a stamp.
+
+Two endpoints, told apart where requests are written; results are told apart by their shape, as servers that
+speak OpenAI's language do not all send back what they were asked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import httpx2
+import orjson
+from openai import APIStatusError, OpenAI, OpenAIError, omit
+from openai.types import Batch as WireBatch
+from openai.types import BatchError
+
+from llm_assets.errors import CapacityError, ProviderError
+from llm_assets.providers import FILE_NOT_VISIBLE, Client, Credentials, Dialect, Provider
+from llm_assets.providers.bodies import (
+    Json,
+    PerTask,
+    count,
+    items,
+    mapping,
+    result_row,
+    short,
+    split_system,
+    text,
+    with_params,
+)
+from llm_assets.providers.schemas import (
+    FORMATS,
+    KEYWORDS,
+    Node,
+    Subset,
+    nodes,
+    object_depth,
+    problems,
+    resolved,
+)
+from llm_assets.providers.wire import (
+    DOWNLOAD_TIMEOUT,
+    MESSAGE_CHARACTERS_MAX,
+    READ_TIMEOUT,
+    UPLOAD_TIMEOUT,
+    Call,
+    Effect,
+    Refusal,
+    account_digest,
+    refused,
+    retry_after_s,
+    save,
+    unreachable,
+    unreadable,
+    usable_key,
+)
+from llm_assets.records import (
+    Batch,
+    BatchCounts,
+    BatchPage,
+    BatchState,
+    Message,
+    Reason,
+    Result,
+    ShardFormat,
+    ShardLimits,
+    Task,
+    Usage,
+)
+
+NAME = "openai"
+RESPONSES = "/v1/responses"
+CHAT = "/v1/chat/completions"
+ENDPOINTS = (RESPONSES, CHAT)
+STAMP_KEY = "llm_assets_submission"
+
+# What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
+# looked up first, then its status, then its type, as most errors share the type `invalid_request_error`.
+_REASONS: dict[str | int, Reason] = {
+    **dict.fromkeys(
+        # The shard as a whole is wrong: it would be refused again.
+        ("invalid_json_line", "duplicate_custom_id", "mismatched_model", "url_mismatch", "empty_file"),
+        Reason.INVALID_REQUEST,
+    ),
+    "invalid_request": Reason.INVALID_REQUEST,
+    FILE_NOT_VISIBLE: Reason.CAPACITY,
+    "batch_expired": Reason.EXPIRED,
+    "batch_cancelled": Reason.CANCELED,
+    "rate_limit_exceeded": Reason.RATE_LIMIT,
+    "token_limit_exceeded": Reason.CAPACITY,
+    "insufficient_quota": Reason.BILLING,
+    "billing_hard_limit_reached": Reason.BILLING,
+    "billing_not_active": Reason.BILLING,
+    "invalid_api_key": Reason.AUTHENTICATION,
+    "account_deactivated": Reason.PERMISSION,
+    "model_not_found": Reason.UNKNOWN_MODEL,
+    "context_length_exceeded": Reason.CONTEXT_WINDOW_EXCEEDED,
+    "invalid_prompt": Reason.REFUSAL,  # "flagged as potentially violating our usage policy"
+    "content_policy_violation": Reason.REFUSAL,
+    "content_filter": Reason.REFUSAL,
+    "bio_policy": Reason.REFUSAL,
+    "refusal": Reason.REFUSAL,
+    "server_error": Reason.API_ERROR,
+    "server_is_overloaded": Reason.OVERLOADED,
+    "request_timeout": Reason.TIMEOUT,
+    "max_output_tokens": Reason.TRUNCATED,
+    "length": Reason.TRUNCATED,
+    "cancelled": Reason.CANCELED,
+    0: Reason.MISSING_RESULT,  # the row says that no request was made, whatever the counts say
+    400: Reason.INVALID_REQUEST,
+    401: Reason.AUTHENTICATION,
+    402: Reason.BILLING,
+    403: Reason.PERMISSION,
+    404: Reason.UNKNOWN_MODEL,
+    408: Reason.TIMEOUT,
+    413: Reason.DOCUMENT_TOO_LARGE,
+    422: Reason.INVALID_REQUEST,
+    429: Reason.RATE_LIMIT,
+    "invalid_request_error": Reason.INVALID_REQUEST,
+    "rate_limit_error": Reason.RATE_LIMIT,
+    "authentication_error": Reason.AUTHENTICATION,
+    "permission_error": Reason.PERMISSION,
+    "api_error": Reason.API_ERROR,
+}
+
+# Words in an HTTP error that say: every further call would end like this one, whatever its status.
+_SYSTEMIC = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+    | {"account_deactivated", "invalid_api_key", "model_not_found"}
+)
+
+_STATES = {
+    "completed": BatchState.ENDED,
+    "expired": BatchState.ENDED,
+    "cancelled": BatchState.ENDED,
+    "failed": BatchState.FAILED,
+}
+
+_FILE_PARAMS = ("input_file_id", "file_id")
+_NO_FILE = re.compile(r"(can(no|')t|could not) (find|access)|no such file|not found", re.IGNORECASE)
+_LISTED_ERRORS_MAX = 5
+
+# Set by every request, or meaningless in a batch.
+_RESERVED = {
+    RESPONSES: frozenset({"model", "input", "instructions", "max_output_tokens", "stream", "background"}),
+    CHAT: frozenset({"model", "messages", "max_completion_tokens", "max_tokens", "stream", "n"}),
+}
+
+# developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas", as profiled in 2026-02 at
+# jsonschemaprofiles.unitvectorylabs.com/schemas/openai. Recursion is supported; `default` is refused.
+_SUBSET = Subset(
+    "OpenAI's strict mode",
+    keywords=KEYWORDS
+    | {"maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    formats=FORMATS,
+)
+_DEPTH_MAX = 10
+_PROPERTIES_MAX = 5000
+_ENUM_VALUES_MAX = 1000
+
+
+class OpenAIDialect:
+    """How OpenAI writes requests and results, for one of its endpoints."""
+
+    name = NAME
+    # 200 MB in all; the margin is for the multipart envelope and for whatever a gateway on the way adds.
+    limits = ShardLimits(requests=50_000, bytes=199_000_000)
+    shard_format = ShardFormat(header=b"", separator=b"\n", footer=b"\n", suffix=".jsonl")
+    list_page_size = 100
+    carries_stamp = True
+
+    def __init__(self, endpoint: str = RESPONSES) -> None:
+        self.endpoint = endpoint
+        self._line = f'","method":"POST","url":"{endpoint}","body":'.encode()
+        self._constant = PerTask(_responses_constant if endpoint == RESPONSES else _chat_constant)
+
+    def schema_problems(self, schema: dict[str, Any]) -> list[str]:
+        """Why strict mode cannot enforce this schema: found, where, what to write instead."""
+        return [*problems(schema, _SUBSET), *_own_problems(schema)]
+
+    def body(self, task: Task, messages: Sequence[Message]) -> dict[str, Any]:
+        """`body` of one request. Nested objects are shared between bodies of a task: do not change them.
+
+        Raises ValueError for params that clash with the rest, and for a prompt without a user message.
+        """
+        constant = self._constant(task)
+        system, turns = split_system(messages)
+        if self.endpoint == CHAT:
+            first = [{"role": "system", "content": system}] if system else []
+            return constant | {"messages": first + turns}
+        return constant | ({"instructions": system, "input": turns} if system else {"input": turns})
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """`{"custom_id":…,"method":"POST","url":…,"body":…}`; `custom_id` is one that needs no escapes."""
+        return b'{"custom_id":"%b%b%b}' % (custom_id.encode(), self._line, body)
+
+    def result(self, line: bytes) -> Result:
+        """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""
+        custom_id, row = result_row(line)
+        response = mapping(row.get("response"))
+        if not response:
+            return _unanswered(custom_id, mapping(row.get("error")))
+        body = _body(response.get("body"))
+        status = response.get("status_code")
+        if status != 0 and "choices" in body:
+            return _chat(custom_id, body)
+        if status != 0 and "output" in body:
+            return _response(custom_id, body)
+        return _refused(custom_id, status, mapping(body.get("error")) or mapping(row.get("error")))
+
+    def batch_reason(self, code: str) -> Reason:
+        """What the code of a FAILED batch means for its requests; UNKNOWN for one that is not in the table."""
+        return _REASONS.get(code, Reason.UNKNOWN)
+
+
+def _format(task: Task) -> Json:
+    return {"name": task.schema_name, "schema": dict(task.schema), "strict": True}
+
+
+def _responses_constant(task: Task) -> Json:
+    """The part of a body for /v1/responses that does not depend on the document."""
+    ours: Json = {
+        "model": task.model_name,
+        "max_output_tokens": task.max_tokens,
+        "text": {"format": {"type": "json_schema", **_format(task)}},
+    }
+    return with_params(ours, task.params, reserved=_RESERVED[RESPONSES])
+
+
+def _chat_constant(task: Task) -> Json:
+    """The part of a body for /v1/chat/completions that does not depend on the document."""
+    ours: Json = {
+        "model": task.model_name,
+        "max_completion_tokens": task.max_tokens,
+        "response_format": {"type": "json_schema", "json_schema": _format(task)},
+    }
+    return with_params(ours, task.params, reserved=_RESERVED[CHAT])
+
+
+def _own_problems(schema: Mapping[str, Any]) -> Iterator[str]:
+    root = next(nodes(schema))
+    if "object" not in root.types or "anyOf" in schema:
+        yield '$ is not an object, as OpenAI\'s strict mode asks; put it into one, as in {"answer": …}'
+    for node in nodes(schema):
+        yield from _strictness_problems(node, schema)
+    yield from _size_problems(schema)
+
+
+def _strictness_problems(node: Node, schema: Mapping[str, Any]) -> Iterator[str]:
+    if node.optional:
+        yield (
+            f"{node.path} does not require {', '.join(node.optional)}, and OpenAI's strict mode requires "
+            'all; name them in "required" and let them be null, as in "type": ["string", "null"]'
+        )
+    if "array" in node.types and "items" not in node.schema:
+        yield f'{node.path} is an array that does not say of what; write "items"'
+    if len(node.schema) > 1 and resolved(schema, node.schema.get("$ref")) is not None:
+        yield (
+            f'{node.path} has other keywords beside "$ref", which OpenAI\'s strict mode refuses; '
+            "move them into the definition"
+        )
+
+
+def _size_problems(schema: Mapping[str, Any]) -> Iterator[str]:
+    depth = object_depth(schema)
+    if depth > _DEPTH_MAX:
+        yield f"$ nests objects {depth} deep, and OpenAI's strict mode takes {_DEPTH_MAX}; flatten it"
+    properties = sum(len(node.properties) for node in nodes(schema))
+    if properties > _PROPERTIES_MAX:
+        yield f"$ has {properties} properties, and OpenAI's strict mode takes {_PROPERTIES_MAX}; ask for less"
+    values = sum(len(node.schema.get("enum") or ()) for node in nodes(schema))
+    if values > _ENUM_VALUES_MAX:
+        yield f"$ has {values} enum values, and OpenAI's strict mode takes {_ENUM_VALUES_MAX}; ask for less"
+
+
+def _body(body: object) -> Json:
+    """The body of a response, which some servers write as a string of JSON."""
+    if isinstance(body, str):
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return {}
+    return mapping(body)
+
+
+def _reason(*words: object) -> Reason:
+    """The first word that the table knows decides; an unknown status counts by its class."""
+    for word in words:
+        if isinstance(word, str | int) and word in _REASONS:
+            return _REASONS[word]
+        if isinstance(word, int) and word >= 500:
+            return Reason.API_ERROR
+        if isinstance(word, int) and word >= 400:
+            return Reason.INVALID_REQUEST
+    return Reason.UNKNOWN
+
+
+def _unanswered(custom_id: str, error: Json) -> Result:
+    """A row without a response: the batch expired or was cancelled before its turn."""
+    if not error:
+        return _unreadable(custom_id, "", "the row has neither a response nor an error")
+    return _refused(custom_id, None, error)
+
+
+def _refused(custom_id: str, status: object, error: Json) -> Result:
+    """A row that ended in an error, said by the row or by the body of its response; not billed."""
+    code, kind = text(error.get("code")), text(error.get("type"))
+    if not error and (status in (None, 200) or not isinstance(status, int)):
+        return _unreadable(custom_id, "", "the response is neither an answer nor an error")
+    words = code or kind or f"http_{status}"
+    reason = Reason.MISSING_RESULT if status == 0 else _reason(code, status, kind)
+    return Result(custom_id, reason=reason, provider_type=words, message=short(error.get("message")))
+
+
+def _unreadable(custom_id: str, model: str, problem: str, usage: Usage | None = None) -> Result:
+    reason = Reason.UNREADABLE_RESULT
+    return Result(custom_id, reason=reason, message=problem, model=model, usage=usage or Usage())
+
+
+def _response(custom_id: str, body: Json) -> Result:
+    """A body of /v1/responses with status 200: completed, cut, filtered, failed, or refused by the model."""
+    parts = [
+        part
+        for item in items(body.get("output"))
+        if item.get("type") == "message"
+        for part in items(item.get("content"))
+    ]
+    answer = [text(part.get("text")) for part in parts if part.get("type") == "output_text"]
+    refusal = "".join(text(part.get("refusal")) for part in parts if part.get("type") == "refusal")
+    stop, message = _stop(body)
+    return _answered(custom_id, body, "".join(answer) if answer else None, refusal, stop, message)
+
+
+def _stop(body: Json) -> tuple[str, str]:
+    """Why a response is not complete, and the words for it; both empty when it is."""
+    status = text(body.get("status"))
+    if status == "incomplete":
+        return text(mapping(body.get("incomplete_details")).get("reason")) or status, ""
+    error = mapping(body.get("error"))
+    if status == "failed" or error:
+        return text(error.get("code")) or status or "failed", short(error.get("message"))
+    return ("", "") if status in ("completed", "") else (status, "")
+
+
+def _chat(custom_id: str, body: Json) -> Result:
+    """A body of /v1/chat/completions with status 200; only the first choice is ever asked for."""
+    choice = next(iter(items(body.get("choices"))), {})
+    message = mapping(choice.get("message"))
+    finish = text(choice.get("finish_reason"))
+    stop = finish if finish in ("length", "content_filter") else ""
+    answer, refusal = _content(message.get("content")), text(message.get("refusal"))
+    return _answered(custom_id, body, answer, refusal, stop, "")
+
+
+def _content(content: object) -> str | None:
+    """The text of a chat message: a string, or on some servers a list of parts."""
+    if isinstance(content, list):
+        parts = [text(part.get("text")) for part in items(content) if part.get("type") == "text"]
+        return "".join(parts) if parts else None
+    return content if isinstance(content, str) else None
+
+
+def _answered(
+    custom_id: str, body: Json, answer: str | None, refusal: str, stop: str, message: str
+) -> Result:
+    """A billed row. A refusal by the model outweighs why it stopped; its words stand in for an answer."""
+    model, usage = text(body.get("model")), _usage(mapping(body.get("usage")))
+    if refusal:
+        stop, message, answer = "refusal", short(refusal), answer or refusal
+    if not stop and answer is None:
+        return _unreadable(custom_id, model, "the response holds no text", usage)
+    reason = _reason(stop) if stop else None
+    return Result(
+        custom_id, text=answer, reason=reason, provider_type=stop, message=message, model=model, usage=usage
+    )
+
+
+def _usage(usage: Json) -> Usage:
+    """Both endpoints' names for the same counts; the input total includes what the cache gave."""
+    details = mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
+    return Usage(
+        input_tokens=count(usage.get("input_tokens")) or count(usage.get("prompt_tokens")),
+        output_tokens=count(usage.get("output_tokens")) or count(usage.get("completion_tokens")),
+        cache_read_tokens=count(details.get("cached_tokens")),
+        cache_write_tokens=count(details.get("cache_write_tokens")),
+    )
+
+
+class OpenAIClient:
+    """The verbs, for one account and endpoint. `close` it when done.
+
+    The SDK's retries are off for reads as well: they would sleep for minutes inside a sensor's tick, and who
+    calls decides better what a wait is worth.
+    """
+
+    def __init__(self, credentials: Credentials, endpoint: str = RESPONSES) -> None:
+        key = usable_key(NAME, credentials.api_key)
+        # None leaves the choice to OPENAI_BASE_URL, then to the SDK.
+        self._sdk = OpenAI(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
+        self._endpoint = endpoint
+        self.base_url = str(self._sdk.base_url).rstrip("/")
+        self.account = account_digest(self.base_url, key)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._sdk.close()
+
+    def stage(self, shard: Path) -> str | None:
+        """Upload the shard from the open file; returns its file id. OpenAI keeps it for 30 days."""
+        with shard.open("rb") as body, _asking("stage", Effect.FREE):
+            upload = self._sdk.files.create(file=(shard.name, body), purpose="batch", timeout=UPLOAD_TIMEOUT)
+            if not isinstance(getattr(upload, "id", None), str):
+                raise ValueError("no file object")
+            return upload.id
+
+    def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
+        """Create the batch of a staged file, the stamp in its metadata.
+
+        Raises CapacityError with code `FILE_NOT_VISIBLE` when OpenAI does not see the file yet: nothing was
+        created, and the same file will do later.
+        """
+        if staged is None:
+            raise ValueError("openai create: the shard was not staged")
+        with _asking("create", Effect.PAID):
+            return _batch(
+                self._sdk.batches.create(
+                    input_file_id=staged,
+                    # The SDK lists OpenAI's endpoints; a compatible server may have others.
+                    endpoint=cast(Literal["/v1/responses"], self._endpoint),
+                    completion_window="24h",
+                    metadata={STAMP_KEY: stamp},
+                )
+            )
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch as it stands. NotThere when OpenAI does not know it (any more)."""
+        with _asking("batch", Effect.READ):
+            return _batch(self._sdk.batches.retrieve(batch_id))
+
+    def batches(self, cursor: str | None = None) -> BatchPage:
+        """Up to 100 of the account's batches, newest first."""
+        with _asking("batches", Effect.READ):
+            page = self._sdk.batches.list(limit=OpenAIDialect.list_page_size, after=cursor or omit)
+            found = tuple(_batch(one) for one in page.data)
+            return BatchPage(found, found[-1].batch_id if page.has_more and found else None)
+
+    def download(self, batch: Batch, folder: Path) -> list[Path]:
+        """Stream the output and the error file to `folder`, those that there are.
+
+        Raises NotThere for a file that has expired, DownloadIncomplete when one breaks off.
+        """
+        return [self._fetch(file_id, folder) for file_id in batch.outputs]
+
+    def cancel(self, batch_id: str) -> None:
+        """Ask for cancellation; finished rows are kept (and billed)."""
+        with _asking("cancel", Effect.READ):
+            self._sdk.batches.cancel(batch_id)
+
+    def _fetch(self, file_id: str, folder: Path) -> Path:
+        files = self._sdk.files.with_streaming_response
+        with (
+            _asking("download", Effect.READ),
+            files.content(file_id, timeout=DOWNLOAD_TIMEOUT) as reply,
+        ):
+            return save(Call(NAME, "download", Effect.READ), reply.iter_bytes(), folder, file_id)
+
+
+def _batch(reply: object) -> Batch:
+    """A batch as the SDK read it. Raises ValueError when it lacks what the API promises."""
+    created_at = getattr(reply, "created_at", None)
+    if not isinstance(reply, WireBatch) or not reply.id or not isinstance(created_at, int | float):
+        raise ValueError("no batch object")
+    # The SDK does not check its replies: whatever is missing is missing as an attribute.
+    state = _STATES.get(getattr(reply, "status", ""), BatchState.IN_PROGRESS)
+    errors = _errors(reply) if state is BatchState.FAILED else []
+    return Batch(
+        batch_id=reply.id,
+        state=state,
+        created_at=datetime.fromtimestamp(created_at, UTC),
+        counts=_counts(getattr(reply, "request_counts", None)),
+        stamp=text((getattr(reply, "metadata", None) or {}).get(STAMP_KEY)) or None,
+        # On a clean batch the error file id may be an empty string.
+        outputs=tuple(one for one in (reply.output_file_id, reply.error_file_id) if one),
+        code=_code(errors[0]) if errors else "",
+        message=_errors_message(errors),
+    )
+
+
+def _counts(counts: object) -> BatchCounts:
+    return BatchCounts(
+        total=count(getattr(counts, "total", 0)),
+        succeeded=count(getattr(counts, "completed", 0)),
+        failed=count(getattr(counts, "failed", 0)),
+    )
+
+
+def _errors(reply: WireBatch) -> list[BatchError]:
+    return list(getattr(reply.errors, "data", None) or [])
+
+
+def _code(error: BatchError) -> str:
+    """The error's own code; a file that the batch could not read gets the code that `create` has for it."""
+    if error.code == "invalid_request" and error.param in _FILE_PARAMS:
+        return FILE_NOT_VISIBLE
+    return error.code or "unknown"
+
+
+def _errors_message(errors: Sequence[BatchError]) -> str:
+    """Codes, params and line numbers. Words only about the whole batch: about a line they may quote it."""
+    listed = "; ".join(_error_message(error) for error in errors[:_LISTED_ERRORS_MAX])
+    more = len(errors) - _LISTED_ERRORS_MAX
+    return f"{listed}; and {more} more" if more > 0 else listed
+
+
+def _error_message(error: BatchError) -> str:
+    where = [f"line {error.line}"] if error.line is not None else []
+    where += [f"param {error.param}"] if error.param else []
+    place = f" ({', '.join(where)})" if where else ""
+    words = f": {error.message[:MESSAGE_CHARACTERS_MAX]}" if error.message and error.line is None else ""
+    return f"{error.code or 'unknown'}{place}{words}"
+
+
+@contextmanager
+def _asking(verb: str, effect: Effect) -> Iterator[None]:
+    """Turn whatever the SDK raises inside into one of our errors.
+
+    `from None`: the SDK's messages repeat whole reply bodies, which may repeat a document.
+    """
+    call = Call(NAME, verb, effect)
+    try:
+        yield
+    except (OpenAIError, httpx2.HTTPError) as error:
+        raise translate(error, call) from None
+    except ValueError:  # no JSON, or not the object that the API promises
+        raise unreadable(call) from None
+
+
+def translate(error: Exception, call: Call) -> ProviderError:
+    """The SDK's exception as one of ours."""
+    if not isinstance(error, APIStatusError):
+        return unreachable(call, error if isinstance(error, httpx2.HTTPError) else error.__cause__)
+    refusal = Refusal(
+        status=error.status_code,
+        type=text(error.type),
+        code=text(error.code),
+        # Not `error.message`, which is the whole body.
+        message=text(mapping(error.body).get("message")),
+        request_id=text(error.request_id),
+        retry_after_s=retry_after_s(error.response.headers),
+    )
+    if _is_unseen_file(refusal, text(error.param), call.effect):
+        return CapacityError(f"{call}: {refusal}", code=FILE_NOT_VISIBLE)
+    return refused(call, refusal, systemic=bool({refusal.type, refusal.code} & _SYSTEMIC))
+
+
+def _is_unseen_file(refusal: Refusal, param: str, effect: Effect) -> bool:
+    """Whether a create failed only because the file that was just uploaded is not seen yet."""
+    if effect is not Effect.PAID or refusal.status not in (400, 404):
+        return False
+    about_file = param in _FILE_PARAMS or "file" in refusal.message.lower()
+    return about_file and bool(_NO_FILE.search(refusal.message))
+
+
+def provider(endpoint: str | None = None) -> Provider:
+    """OpenAI at one of its endpoints, None for `/v1/responses`. ValueError for one that is not supported."""
+    chosen = endpoint or RESPONSES
+    if chosen not in ENDPOINTS:
+        raise ValueError(f"openai: {chosen} is not supported; use one of {', '.join(ENDPOINTS)}")
+    dialect: Dialect = OpenAIDialect(chosen)
+
+    def connect(credentials: Credentials) -> Client:
+        return OpenAIClient(credentials, chosen)
+
+    return Provider(dialect, connect)

@@ -1,0 +1,206 @@
+"""What all clients do the same way: HTTP outcomes become our errors, downloads reach the disk whole.
+
+Nothing here knows a vendor or an SDK. What a vendor's words mean stands in its own module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import httpx2
+
+from llm_assets.errors import (
+    CapacityError,
+    DownloadIncomplete,
+    NotThere,
+    OutcomeUnknown,
+    ProviderError,
+    RequestRejected,
+    SystemicError,
+    TransientError,
+)
+
+# A host that does not answer a handshake within seconds is not going to. The SDKs' ten minutes for everything
+# would let one dead connection hold a sensor's whole tick.
+READ_TIMEOUT = httpx2.Timeout(connect=5.0, read=30.0, write=30.0, pool=5.0)
+# 200 MB over a slow line takes minutes, but each write must move; the reply comes only after the vendor has
+# taken in and checked the whole body.
+UPLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=600.0, write=120.0, pool=5.0)
+# Between two chunks of a stream; the first may wait until the vendor has fetched the file from somewhere.
+DOWNLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
+
+MESSAGE_CHARACTERS_MAX = 200
+
+# Failures before the first byte of a request could leave. Everything later may have been read by the server.
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+class Effect(Enum):
+    """What a call leaves behind, which decides what a lost reply means."""
+
+    READ = "read"  # nothing, or the same thing however often
+    FREE = "free"  # something that costs nothing: may be done again
+    PAID = "paid"  # something that costs money: never done again on suspicion
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One verb of one provider, as error messages name it."""
+
+    provider: str
+    verb: str
+    effect: Effect
+
+    def __str__(self) -> str:
+        """Such as "openai create"."""
+        return f"{self.provider} {self.verb}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A vendor's HTTP error reply, reduced to its own words: never the body that came with it."""
+
+    status: int
+    type: str = ""
+    code: str = ""
+    message: str = ""
+    request_id: str = ""
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        """Such as `HTTP 429 rate_limit_error (enforced_spend_limit_reached): slow down [request req_1]`."""
+        name = " ".join(word for word in (f"HTTP {self.status}", self.type) if word)
+        code = f" ({self.code})" if self.code and self.code != self.type else ""
+        message = f": {self.message[:MESSAGE_CHARACTERS_MAX]}" if self.message else ""
+        request = f" [request {self.request_id}]" if self.request_id else ""
+        return f"{name}{code}{message}{request}"
+
+
+_ErrorType = type[ProviderError]
+_TRY_AGAIN: dict[Effect, _ErrorType] = {
+    Effect.READ: TransientError,
+    Effect.FREE: TransientError,
+    Effect.PAID: OutcomeUnknown,
+}
+# A path that must exist and does not: the base URL or the model is wrong, and would be for every call.
+_NOT_FOUND: dict[Effect, _ErrorType] = {
+    Effect.READ: NotThere,
+    Effect.FREE: SystemicError,
+    Effect.PAID: SystemicError,
+}
+_BY_STATUS: dict[int, _ErrorType | dict[Effect, _ErrorType]] = {
+    401: SystemicError,
+    402: SystemicError,
+    403: SystemicError,
+    404: _NOT_FOUND,
+    408: _TRY_AGAIN,
+    409: _TRY_AGAIN,
+    410: _NOT_FOUND,
+    429: CapacityError,
+}
+
+
+def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:
+    """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
+    kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
+    code = refusal.code or refusal.type or f"http_{refusal.status}"
+    return kind(f"{call}: {refusal}{_advice(kind)}", code=code, retry_after_s=refusal.retry_after_s)
+
+
+def unreachable(call: Call, cause: BaseException | None) -> ProviderError:
+    """Our error for a call without a reply: OutcomeUnknown only when a paid call may have arrived."""
+    never_sent = isinstance(cause, _NEVER_SENT)
+    kind = TransientError if never_sent else _TRY_AGAIN[call.effect]
+    what = "could not connect" if never_sent else "the connection ended without a reply"
+    name = f" ({type(cause).__name__})" if cause is not None else ""
+    code = "no_connection" if never_sent else "no_reply"
+    return kind(f"{call}: {what}{name}{_advice(kind)}", code=code)
+
+
+def unreadable(call: Call) -> ProviderError:
+    """Our error for a success that is not what the vendor documents, such as a gateway's HTML page."""
+    kind = _TRY_AGAIN[call.effect]
+    message = f"{call}: the reply says success, but is not what {call.provider} documents{_advice(kind)}"
+    return kind(message, code="unreadable_reply")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a reply asks to wait, None when it does not say (dates are not read: none is sent)."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit_s)
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def usable_key(provider: str, api_key: str) -> str:
+    """The key without the line break that key files end with. SystemicError when no header could carry it."""
+    key = api_key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        found = "is empty" if not key else "holds blanks or characters that no HTTP header can carry"
+        raise SystemicError(f"{provider}: the API key {found}; set a valid one", code="no_api_key")
+    return key
+
+
+def account_digest(base_url: str, api_key: str) -> str:
+    """16 hexadecimal digits that tell accounts apart without telling the key."""
+    return blake2b(f"{base_url}\n{api_key}".encode(), digest_size=8).hexdigest()
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two absolute URLs share scheme, host and port; default ports count as written out."""
+    return _origin(one) == _origin(other)
+
+
+def save(call: Call, chunks: Iterable[bytes], folder: Path, name: str) -> Path:
+    """Write a stream to `folder`/`name`.jsonl, which appears only once the stream has ended well.
+
+    Raises DownloadIncomplete when the transport fails on the way. `name` may come from the network.
+    """
+    target = folder / f"{re.sub('[^A-Za-z0-9_-]', '_', name)[:128]}.jsonl"
+    with NamedTemporaryFile(dir=folder, prefix=".download-", suffix=".part", delete=False) as part:
+        try:
+            part.writelines(chunks)
+        except BaseException as error:
+            part.close()
+            Path(part.name).unlink(missing_ok=True)
+            if isinstance(error, httpx2.HTTPError):
+                raise DownloadIncomplete(_cut(call, name, error), code="download_cut") from None
+            raise
+    Path(part.name).replace(target)
+    return target
+
+
+def _kind(effect: Effect, status: int) -> _ErrorType:
+    kind = _BY_STATUS.get(status) or _kind_of_class(status)
+    return kind[effect] if isinstance(kind, dict) else kind
+
+
+def _kind_of_class(status: int) -> _ErrorType | dict[Effect, _ErrorType]:
+    if status >= 500:
+        return _TRY_AGAIN
+    # A redirect or stranger: redirects are not followed for what creates, as that would send it twice.
+    return RequestRejected if status >= 400 else SystemicError
+
+
+def _advice(kind: _ErrorType) -> str:
+    if kind is OutcomeUnknown:
+        return "; it may have been accepted: ask the provider what it has, do not send it again"
+    return ""
+
+
+def _cut(call: Call, name: str, error: BaseException) -> str:
+    return f"{call}: {name} broke off ({type(error).__name__}); fetch it again from the start"
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parsed = httpx2.URL(url)
+    port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme)
+    return parsed.scheme, parsed.host, port
