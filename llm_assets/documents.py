@@ -156,9 +156,7 @@ class DocumentSource:
 
     def _open(self, partition: str) -> list[_File]:
         """The partition's files that hold anything, all with the same columns."""
-        scans = [
-            scan for path in self.files(partition) if (scan := _scan(path, self._format or "")) is not None
-        ]
+        scans = [scan for path in self.files(partition) if (scan := _scan(path, self._format or "")) is not None]
         if self._format == "jsonl":
             scans = _jsonl_agreed(scans)
         files = [_File(self, scan) for scan in scans]
@@ -236,9 +234,7 @@ class _File:
                 )
         for name in (source.id_column, source.text_column):
             if there[name].is_nested() or there[name] == pl.Binary:
-                raise DocumentsError(
-                    f"{self.path}: the column {name!r} holds {there[name]}; expected strings"
-                )
+                raise DocumentsError(f"{self.path}: the column {name!r} holds {there[name]}; expected strings")
 
     def _documents(self, batch: pl.DataFrame, first_row: int) -> pl.DataFrame:
         """A slice of the file as documents; `first_row` counts from 0."""
@@ -419,17 +415,13 @@ def _check_surrogates(path: Path) -> None:
     with _bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
             if _SURROGATE_ESCAPE.search(line) and not _is_object(line):
-                raise DocumentsError(
-                    f"{path}: cannot be read as jsonl at line {number}: expected one JSON object"
-                )
+                raise DocumentsError(f"{path}: cannot be read as jsonl at line {number}: expected one JSON object")
 
 
 def _line_at_fault(path: Path) -> int | None:
     """The number of the first line that is no JSON object."""
     with _bytes(path) as lines:
-        wrong = (
-            number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line)
-        )
+        wrong = (number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line))
         return next(wrong, None)
 
 

@@ -28,6 +28,8 @@ TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
     ShardState.COLLECTED: frozenset({ShardState.ENDED}),
     ShardState.REJECTED: frozenset({ShardState.SUBMITTING}),
 }
+# The code of a shard whose batch its provider does not know any more.
+VANISHED = "vanished"
 ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
@@ -88,7 +90,6 @@ shards = sa.Table(
     sa.Column("ended_at", _UtcDateTime),
     sa.Column("collected_at", _UtcDateTime),
     sa.Column("finished", sa.BigInteger, nullable=False),
-    sa.Column("downloads", sa.Integer, nullable=False),
     sa.Column("code", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Index("shards_of_a_partition", "enrichment", "partition"),
@@ -130,14 +131,18 @@ class Ledger:
             conditions.append(plans.c.published_at.is_(None))
         return self._rows(plans, Plan, sa.and_(sa.true(), *conditions))
 
-    def record_plan(self, plan: Plan, new_shards: Sequence[Shard], *, replaces: Plan | None) -> None:
+    def record_plan(
+        self, plan: Plan, new_shards: Sequence[Shard], *, replaces: Plan | None, withdraws: Sequence[str] = ()
+    ) -> None:
         """Write a plan and the shards of its wave in one transaction.
 
-        `replaces` is the plan that the decision was based on. Raises PlanConflict when it is no longer current.
+        `replaces` is the plan that the decision was based on, `withdraws` the keys of planned shards that it takes
+        back. Raises PlanConflict when the plan is no longer current or such a shard no longer just planned.
         """
         try:
             with self._engine.begin() as connection:
                 self._replace_plan(connection, plan, replaces)
+                self._withdraw(connection, plan, withdraws)
                 if new_shards:
                     connection.execute(sa.insert(shards), [_values(shard) for shard in new_shards])
         except sa.exc.IntegrityError as error:
@@ -156,6 +161,12 @@ class Ledger:
         changed = connection.execute(sa.update(plans).where(current).values(**_values(plan)))
         if changed.rowcount != 1:
             raise PlanConflict(_conflict(plan))
+
+    def _withdraw(self, connection: sa.Connection, plan: Plan, keys: Sequence[str]) -> None:
+        for key in keys:
+            planned = (shards.c.key == key) & (shards.c.state == ShardState.PLANNED)
+            if connection.execute(sa.delete(shards).where(planned)).rowcount != 1:
+                raise PlanConflict(_conflict(plan))
 
     def settle(self, plan: Plan, *, pending: int, held: str) -> None:
         """Record how many requests the next wave is due for, and whether sending is held; for this plan only."""
@@ -197,12 +208,11 @@ class Ledger:
         with self._engine.connect() as connection:
             return frozenset(connection.execute(query).scalars())
 
-    def claim(self, key: str, owner: str) -> bool:
-        """Take a planned shard for sending. False when somebody else has it, or it is not due yet."""
-        now = self._clock()
-        due = (shards.c.not_before.is_(None)) | (shards.c.not_before <= now)
+    def claim(self, key: str, *, owner: str, account: str) -> bool:
+        """Take a planned shard for sending with this account. False when somebody else was faster."""
+        claim = {"owner": owner, "account": account, "claimed_at": self._clock(), "code": "", "message": ""}
         try:
-            self._advance(key, ShardState.SUBMITTING, only_if=due, owner=owner, claimed_at=now, code="", message="")
+            self._advance(key, ShardState.SUBMITTING, **claim)
         except IllegalTransition:
             return False
         return True
@@ -210,9 +220,7 @@ class Ledger:
     def take_over(self, shard: Shard, owner: str) -> bool:
         """Take an unfinished claim from an owner who is dead. False when somebody else did it first."""
         theirs = (
-            (shards.c.key == shard.key)
-            & (shards.c.state == ShardState.SUBMITTING)
-            & (shards.c.owner == shard.owner)
+            (shards.c.key == shard.key) & (shards.c.state == ShardState.SUBMITTING) & (shards.c.owner == shard.owner)
         )
         with self._engine.begin() as connection:
             taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner))
@@ -226,10 +234,6 @@ class Ledger:
         """The outcome of the claim is unknown; `message` says what happened."""
         self._note(key, message=message)
 
-    def incomplete_download(self, key: str, message: str) -> None:
-        """Results came incomplete once more."""
-        self._note(key, downloads=shards.c.downloads + 1, message=message)
-
     def progress(self, key: str, finished: int) -> None:
         """So many requests are finished, as the provider counts."""
         self._note(key, finished=finished)
@@ -240,9 +244,7 @@ class Ledger:
             key, ShardState.SUBMITTED, batch_id=batch.batch_id, submitted_at=self._clock(), code="", message=""
         )
 
-    def released(
-        self, key: str, *, code: str = "", message: str = "", not_before: datetime | None = None
-    ) -> None:
+    def released(self, key: str, *, code: str = "", message: str = "", not_before: datetime | None = None) -> None:
         """Nothing of this shard is at the provider (any more): it is to be sent, not before a time."""
         shard = self.shard(key)
         past = [*shard.past_batches, *([shard.batch_id] if shard.batch_id else [])]
@@ -272,6 +274,10 @@ class Ledger:
             message=batch.message,
         )
 
+    def vanished(self, key: str, message: str) -> None:
+        """The provider does not know the shard's batch any more: it has ended, without results."""
+        self._advance(key, ShardState.ENDED, ended_at=self._clock(), code=VANISHED, message=message)
+
     def collected(self, key: str) -> None:
         """Every request of the shard has its outcome in the store."""
         self._advance(key, ShardState.COLLECTED, collected_at=self._clock())
@@ -280,12 +286,8 @@ class Ledger:
         """The provider refused the shard for good, and its outcomes are in the store."""
         self._advance(key, ShardState.REJECTED, collected_at=self._clock(), code=code, message=message)
 
-    def _advance(
-        self, key: str, to: ShardState, *, only_if: sa.ColumnElement[bool] | None = None, **facts: Any
-    ) -> None:
+    def _advance(self, key: str, to: ShardState, **facts: Any) -> None:
         allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])
-        if only_if is not None:
-            allowed &= only_if
         with self._engine.begin() as connection:
             changed = connection.execute(sa.update(shards).where(allowed).values(state=to, **facts))
         if changed.rowcount != 1:

@@ -151,9 +151,7 @@ def _check_order(roles: list[str], source: str) -> None:
     if roles[roles[0] == "system"] != "user":
         raise DeclarationError(source, "an assistant turn comes first; a conversation begins with the user")
     if roles[-1] != "user":
-        raise DeclarationError(
-            source, "the prompt ends with an assistant turn; the last one must be the user's"
-        )
+        raise DeclarationError(source, "the prompt ends with an assistant turn; the last one must be the user's")
 
 
 def _compiled(turn: _Turn, template: str, environments: tuple[Environment, ...], source: str) -> _Turn:

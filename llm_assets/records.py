@@ -233,7 +233,7 @@ class Shard:
     wave: int
     provider: str
     endpoint: str
-    account: str
+    account: str = ""
     requests: int
     bytes: int
     path: str
@@ -248,7 +248,6 @@ class Shard:
     ended_at: datetime | None = None
     collected_at: datetime | None = None
     finished: int = 0
-    downloads: int = 0
     code: str = ""
     message: str = ""
 

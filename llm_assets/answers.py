@@ -1,0 +1,117 @@
+"""Results → outcomes: exactly one row for each request of a shard, whatever came back.
+
+Pure: result lines and the fingerprints that were sent in, a frame of RESULTS_SCHEMA out. An answer is a result
+that validated; everything else is a row with a reason. Rows are taken in by custom_id, in any order; the first of
+several for one request wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import polars as pl
+
+from llm_assets.output_schema import OutputSchema
+from llm_assets.providers import Dialect
+from llm_assets.records import RESULTS_SCHEMA, Fingerprint, Reason, Result
+from llm_assets.shards import fingerprint_of
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Intake:
+    """What the lines of a shard's results were: `by_fingerprint` has at most one result a request.
+
+    `unknown` counts lines whose custom_id the shard did not send, `duplicates` further lines for a request that
+    had one, `unreadable` lines that name no request at all.
+    """
+
+    by_fingerprint: dict[Fingerprint, Result] = field(default_factory=dict)
+    lines: int = 0
+    unknown: int = 0
+    duplicates: int = 0
+    unreadable: int = 0
+
+
+def take_in(lines: Iterable[bytes], key: str, sent: Iterable[Fingerprint], dialect: Dialect) -> Intake:
+    """Read result lines and keep those that answer what the shard `key` sent."""
+    wanted = frozenset(sent)
+    intake = Intake()
+    for line in lines:
+        intake.lines += 1
+        try:
+            result = dialect.result(line)
+        except ValueError:
+            intake.unreadable += 1
+            continue
+        fingerprint = fingerprint_of(result.custom_id, key)
+        if fingerprint is None or fingerprint not in wanted:
+            intake.unknown += 1
+        elif fingerprint in intake.by_fingerprint:
+            intake.duplicates += 1
+        else:
+            intake.by_fingerprint[fingerprint] = result
+    return intake
+
+
+def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema, wave: int) -> pl.DataFrame:
+    """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending."""
+    return _frame(sent, (judge(intake.by_fingerprint.get(f), output) for f in sent), wave)
+
+
+def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
+    """One row of RESULTS_SCHEMA for each request of a shard that failed as a whole."""
+    result = Result(custom_id="", reason=reason, provider_type=code, message=message)
+    return _frame(sent, (result for _ in sent), wave)
+
+
+def judge(result: Result | None, output: OutputSchema) -> Result:
+    """A result with its reason: what is missing, and what does not obey the output schema, gets one."""
+    if result is None:
+        return Result(
+            custom_id="", reason=Reason.MISSING_RESULT, message="the provider returned no result for this request"
+        )
+    if result.reason is not None:
+        return result
+    problem = output.validate(result.text or "")
+    return replace(result, reason=Reason.INVALID_ANSWER, message=problem) if problem else result
+
+
+def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
+    r"""The lines of result files, split on `\n` bytes alone, without empty ones.
+
+    Text may hold U+2028 and its like, at which `splitlines` would cut one JSON line in two.
+    """
+    for path in paths:
+        with path.open("rb", buffering=_READ_BYTES) as file:
+            yield from _non_empty(file)
+
+
+def _non_empty(file: BinaryIO) -> Iterator[bytes]:
+    for line in file:
+        if stripped := line.strip(b"\r\n"):
+            yield stripped
+
+
+def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int) -> pl.DataFrame:
+    rows = [
+        (
+            fingerprint,
+            wave,
+            result.reason,
+            result.provider_type,
+            result.message,
+            result.text,
+            result.model,
+            result.usage.input_tokens,
+            result.usage.output_tokens,
+            result.usage.cache_read_tokens,
+            result.usage.cache_write_tokens,
+        )
+        for fingerprint, result in zip(sent, results, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=RESULTS_SCHEMA, orient="row")

@@ -1,0 +1,64 @@
+"""What is known of a partition's requests so far: the ledger says which tables count, the store holds them.
+
+A shard that is read here as in flight stays so for the reader even if its results arrive a moment later; one that
+is read as collected has its table in place, since the ledger moves on only after the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import polars as pl
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.ledger import ACTIVE
+from llm_assets.platform import Platform
+from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Fingerprint, Shard
+from llm_assets.retries import standings, truncations_max
+from llm_assets.store import Store
+
+
+def partition_standings(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    *,
+    rounds: int,
+    wanted: pl.Series | None = None,
+    without: Collection[str] = (),
+) -> pl.DataFrame:
+    """Where the requests of a partition stand (see retries.standings).
+
+    `wanted` are the fingerprints asked about, by default all that the partition ever sent. `without` names shards
+    (by key) to be taken as if they had never been planned.
+    """
+    shards = [s for s in platform.ledger.shards(enrichment.name, partition) if s.key not in without]
+    results = results_so_far(platform.store, shards)
+    in_flight = _requests_in_flight(platform.store, shards)
+    if wanted is None:
+        seen = pl.concat([results.select("fingerprint"), in_flight.lazy().select("fingerprint")])
+        wanted = seen.unique().collect()["fingerprint"]
+    return standings(
+        wanted,
+        results,
+        in_flight["fingerprint"],
+        attempts_max=enrichment.attempts * rounds,
+        truncations_max=truncations_max(enrichment.max_tokens, enrichment.ceiling),
+    )
+
+
+def results_so_far(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
+    """All rows (RESULTS_SCHEMA) that came back for these shards."""
+    done = [store.results(shard) for shard in shards if shard.state not in ACTIVE]
+    return store.scan_all(done, RESULTS_SCHEMA)
+
+
+def sent_fingerprints(store: Store, shard: Shard) -> list[Fingerprint]:
+    """The requests of a shard, in the order of its lines."""
+    requests = store.scan(store.requests(shard)).select("fingerprint").collect()
+    return [Fingerprint(fingerprint) for fingerprint in requests["fingerprint"]]
+
+
+def _requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.DataFrame:
+    active = [store.requests(shard) for shard in shards if shard.state in ACTIVE]
+    return store.scan_all(active, REQUESTS_SCHEMA).collect()

@@ -1,0 +1,139 @@
+"""Everything with an edge, wired once: the store, the ledger, the providers' clients, the clock.
+
+Tests wire their own by giving arguments; nothing is ever patched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from llm_assets.errors import SystemicError
+from llm_assets.ledger import Ledger
+from llm_assets.providers import Client, Credentials, Dialect, get_provider
+from llm_assets.records import Shard
+from llm_assets.store import Store
+
+
+def utc_now() -> datetime:
+    """The clock of production."""
+    return datetime.now(UTC)
+
+
+def new_key() -> str:
+    """A submission key: 12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says. Only credentials are secret, and they go nowhere but into a client.
+
+    `root` is the store's folder, `ledger_url` SQLAlchemy's URL of the ledger.
+    """
+
+    root: str
+    ledger_url: str
+    credentials: Mapping[str, Credentials] = field(repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL, and for each provider NAME_API_KEY and NAME_BASE_URL."""
+        root = Path(environment.get("LLM_ASSETS_ROOT") or ".llm_assets").absolute()
+        return cls(
+            root=str(root),
+            ledger_url=environment.get("LLM_ASSETS_LEDGER_URL") or f"sqlite:///{root / 'ledger.db'}",
+            credentials={
+                name: Credentials(key, environment.get(f"{name.upper()}_BASE_URL") or None)
+                for name in ("anthropic", "openai")
+                if (key := environment.get(f"{name.upper()}_API_KEY"))
+            },
+        )
+
+
+def _owner() -> str:
+    return this_process()
+
+
+@dataclass(slots=True)
+class Platform:
+    """What submission, polling and collection act through.
+
+    `owner` names this process in claims. `visibility_delay` is how long a batch may be missing from a provider's
+    list after it was created; an unknown outcome is not taken for "nothing was created" before.
+    """
+
+    store: Store
+    ledger: Ledger
+    credentials: Mapping[str, Credentials] = field(repr=False)
+    clock: Callable[[], datetime] = utc_now
+    new_key: Callable[[], str] = new_key
+    owner: str = field(default_factory=_owner)
+    visibility_delay: timedelta = timedelta(minutes=2)
+    _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Platform:
+        """The platform of these settings; makes the store's folder and the ledger's tables if need be."""
+        Path(settings.root).mkdir(parents=True, exist_ok=True)
+        return cls(Store(settings.root), Ledger(settings.ledger_url, utc_now), settings.credentials)
+
+    def close(self) -> None:
+        """Give back connections and files."""
+        for client in self._clients.values():
+            client.close()
+        self.ledger.close()
+
+    def dialect(self, provider: str, endpoint: str | None) -> Dialect:
+        """How this provider's requests and results are written."""
+        return get_provider(provider, endpoint).dialect
+
+    def dialect_of(self, shard: Shard) -> Dialect:
+        """The dialect that a shard is written in."""
+        return self.dialect(shard.provider, shard.endpoint)
+
+    def client(self, provider: str, endpoint: str | None) -> Client:
+        """The client for this provider's account. Raises SystemicError when no key is set."""
+        found = self._clients.get((provider, endpoint))
+        if found is None:
+            if provider not in self.credentials:
+                raise SystemicError(
+                    f"no API key for {provider}: set the environment variable {provider.upper()}_API_KEY",
+                    code="no_api_key",
+                )
+            found = get_provider(provider, endpoint).connect(self.credentials[provider])
+            self._clients[provider, endpoint] = found
+        return found
+
+
+def this_process() -> str:
+    """A name for this process that no other has: host, process id, and when it started."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the process of this name is known to be gone. A process of another host is never known to be."""
+    host, pid, started = owner.rsplit("/", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return _started(int(pid)) != started
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty where the system does not tell."""
+    try:
+        # The command's name may hold spaces and parentheses; what follows its last parenthesis does not.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

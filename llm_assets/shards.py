@@ -1,0 +1,98 @@
+"""Requests → shards: files that a provider takes, within its limits of count and bytes.
+
+A request's line is written once, here, and uploaded from the file. Where the files lie and what becomes of them
+is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from llm_assets.providers import Dialect
+from llm_assets.records import Fingerprint, ShardLimits
+
+
+def custom_id(key: str, fingerprint: Fingerprint) -> str:
+    """What a request is called in a batch: which shard it is of, and which request."""
+    return f"{key}-{fingerprint}"
+
+
+def fingerprint_of(custom_id: str, key: str) -> Fingerprint | None:
+    """The request that a result of this shard is for; None when it belongs to another shard, or to nobody."""
+    found_key, _, fingerprint = custom_id.rpartition("-")
+    return Fingerprint(fingerprint) if found_key == key else None
+
+
+@dataclass(slots=True)
+class PackedShard:
+    """A finished shard file: what it holds, in the order of its lines, and its size in bytes."""
+
+    key: str
+    path: Path
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+    line_bytes: list[int] = field(default_factory=list)
+    bytes: int = 0
+
+
+class Packer:
+    """Appends requests to an open shard file, and opens the next when it is full.
+
+    `new_shard` gives a submission key and the path to write to. Every request fits alone: requests.py made sure.
+    """
+
+    def __init__(self, dialect: Dialect, limits: ShardLimits, new_shard: Callable[[], tuple[str, Path]]) -> None:
+        self._dialect = dialect
+        self._format = dialect.shard_format
+        self._limits = limits
+        self._new_shard = new_shard
+        self._open: tuple[PackedShard, BinaryIO] | None = None
+        self.shards: list[PackedShard] = []
+
+    def add(self, fingerprint: Fingerprint, body: bytes) -> None:
+        """Write one request."""
+        shard, file = self._room_for(len(body))
+        line = self._dialect.line(custom_id(shard.key, fingerprint), body)
+        if shard.fingerprints:
+            line = self._format.separator + line
+        file.write(line)
+        shard.fingerprints.append(fingerprint)
+        shard.line_bytes.append(len(line))
+        shard.bytes += len(line)
+
+    def close(self) -> None:
+        """Finish the open shard, if there is one."""
+        if self._open is None:
+            return
+        shard, file = self._open
+        file.write(self._format.footer)
+        shard.bytes += len(self._format.footer)
+        file.close()
+        self.shards.append(shard)
+        self._open = None
+
+    def _room_for(self, body_bytes: int) -> tuple[PackedShard, BinaryIO]:
+        if self._open is not None and not self._fits(self._open[0], body_bytes):
+            self.close()
+        if self._open is None:
+            key, path = self._new_shard()
+            file = path.open("wb")
+            file.write(self._format.header)
+            self._open = PackedShard(key, path, bytes=len(self._format.header)), file
+        return self._open
+
+    def _fits(self, shard: PackedShard, body_bytes: int) -> bool:
+        # 256 is more than what a line adds to its body (custom_id, method, url) and the footer to the file.
+        within_bytes = shard.bytes + body_bytes + 256 <= self._limits.bytes
+        return within_bytes and len(shard.fingerprints) < self._limits.requests
+
+
+def limits_for(dialect: Dialect, lower: ShardLimits | None) -> ShardLimits:
+    """The provider's limits, or the lower ones that an enrichment declares."""
+    if lower is None:
+        return dialect.limits
+    return ShardLimits(
+        requests=min(lower.requests, dialect.limits.requests), bytes=min(lower.bytes, dialect.limits.bytes)
+    )

@@ -1,0 +1,274 @@
+"""Shards → batches. Intent is written before the network is touched, and nothing is ever sent on a guess.
+
+    claim (ledger: submitting) ──▶ stage ──▶ create: one POST ──▶ record (ledger: submitted)
+                                                 └── outcome unknown: stays claimed, see reconciliation.py
+
+Planning and sending are each safe to repeat, to interrupt anywhere, and to run twice at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import polars as pl
+
+from llm_assets.answers import same_outcome
+from llm_assets.documents import read_documents
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import (
+    CapacityError,
+    OutcomeUnknown,
+    PlanConflict,
+    ProviderError,
+    RequestRejected,
+    SystemicError,
+    TransientError,
+)
+from llm_assets.history import partition_standings, sent_fingerprints
+from llm_assets.platform import Platform
+from llm_assets.records import PLAN_SCHEMA, REQUESTS_SCHEMA, Fingerprint, Plan, Reason, Shard, ShardState
+from llm_assets.requests import Renderer
+from llm_assets.retries import Standing, room_for
+from llm_assets.shards import PackedShard, Packer, limits_for
+
+SLICE_ROWS = 20_000
+RETRY_LATER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What one call of `send_planned` did: shards by how it went, and requests and bytes that were accepted."""
+
+    batch_ids: tuple[str, ...] = ()
+    requests: int = 0
+    bytes: int = 0
+    unknown: int = 0  # shards whose outcome must be reconciled
+    later: int = 0  # shards that wait for room or for the provider
+    rejected: int = 0
+
+
+def plan_partition(platform: Platform, enrichment: Enrichment, partition: str, *, retry_failed: bool = False) -> Plan:
+    """Decide what a partition wants and write the shards of what is still to be sent: the next wave, if any.
+
+    Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
+    attempts are used up as many again. Documents come from the store. Returns the plan that is now current, which
+    is another run's when that one was faster.
+    """
+    current = platform.ledger.plan(enrichment.name, partition)
+    rounds = (current.rounds if current else 1) + (1 if retry_failed else 0)
+    draft = _draft(platform, enrichment, partition, current, rounds)
+    plan = draft.plan(current, rounds)
+    unsent = _unsent(platform, current) if current and plan.digest != current.digest else []
+    if unsent:
+        # Shards that were planned and never sent hold requests that may not be wanted any more.
+        draft.discard()
+        draft = _draft(platform, enrichment, partition, current, rounds, without=unsent)
+        plan = draft.plan(current, rounds)
+    if plan == current:
+        return plan
+    try:
+        draft.write_plan(plan)
+        platform.ledger.record_plan(plan, draft.shards(), replaces=current, withdraws=unsent)
+    except PlanConflict:
+        draft.discard()
+        plan = platform.ledger.plan(enrichment.name, partition) or plan
+    return plan
+
+
+def _unsent(platform: Platform, plan: Plan) -> list[str]:
+    shards = platform.ledger.shards(plan.enrichment, plan.partition)
+    return [shard.key for shard in shards if shard.state is ShardState.PLANNED]
+
+
+def _draft(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    current: Plan | None,
+    rounds: int,
+    without: Sequence[str] = (),
+) -> _Draft:
+    standings = partition_standings(platform, enrichment, partition, rounds=rounds, without=without)
+    settled = standings.filter(~pl.col("standing").is_in([Standing.DUE, Standing.HELD]))["fingerprint"]
+    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
+    draft.render(set(settled), room_for(standings, enrichment.max_tokens, enrichment.ceiling))
+    return draft
+
+
+def send_planned(platform: Platform, enrichment: Enrichment, plan: Plan) -> Sent:
+    """Send the shards of a partition that are planned and due, unless the plan is held.
+
+    Raises SystemicError, after it has put the plan on hold, when the account or the model is refused.
+    """
+    sent = Sent()
+    if plan.held:
+        return sent
+    now = platform.clock()
+    for shard in platform.ledger.shards(plan.enrichment, plan.partition):
+        if shard.state is not ShardState.PLANNED or (shard.not_before and shard.not_before > now):
+            continue
+        try:
+            sent = _send(platform, enrichment, shard, sent)
+        except SystemicError as error:
+            platform.ledger.hold(plan, f"{error.code}: {error}")
+            raise
+    return sent
+
+
+def _send(platform: Platform, enrichment: Enrichment, shard: Shard, sent: Sent) -> Sent:
+    client = platform.client(shard.provider, shard.endpoint)
+    if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
+        return sent
+    file = platform.store.local(_file(platform, shard))
+    try:
+        staged = shard.staged_id or client.stage(file)
+        if staged:
+            platform.ledger.staged(shard.key, staged)
+        batch = client.create(file, staged=staged, stamp=shard.key)
+    except OutcomeUnknown as error:
+        platform.ledger.unsettled(shard.key, str(error))
+        return replace(sent, unknown=sent.unknown + 1)
+    except (CapacityError, TransientError) as error:
+        _release(platform, shard, error)
+        return replace(sent, later=sent.later + 1)
+    except RequestRejected as error:
+        _reject(platform, shard, error)
+        return replace(sent, rejected=sent.rejected + 1)
+    except SystemicError as error:
+        platform.ledger.released(shard.key, code=error.code, message=str(error))
+        raise
+    platform.ledger.submitted(shard.key, batch)
+    return replace(
+        sent,
+        batch_ids=(*sent.batch_ids, batch.batch_id),
+        requests=sent.requests + shard.requests,
+        bytes=sent.bytes + shard.bytes,
+    )
+
+
+def _release(platform: Platform, shard: Shard, error: ProviderError) -> None:
+    wait = timedelta(seconds=error.retry_after_s) if error.retry_after_s else RETRY_LATER
+    platform.ledger.released(shard.key, code=error.code, message=str(error), not_before=platform.clock() + wait)
+
+
+def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
+    """Give every request of a refused shard its outcome; the table is in place before the ledger says so."""
+    outcomes = same_outcome(
+        sent_fingerprints(platform.store, shard), Reason.INVALID_REQUEST, error.code, str(error), shard.wave
+    )
+    platform.store.write(platform.store.results(shard), outcomes)
+    platform.ledger.rejected(shard.key, code=error.code, message=str(error))
+
+
+def _file(platform: Platform, shard: Shard) -> str:
+    return shard.path + platform.dialect_of(shard).shard_format.suffix
+
+
+class _Draft:
+    """A plan and its shards while they are being written: files first, the ledger last."""
+
+    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, wave: int) -> None:
+        self._platform = platform
+        self._enrichment = enrichment
+        self._partition = partition
+        self._wave = wave
+        self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+        self._limits = limits_for(self._dialect, enrichment.limits)
+        self._packer = Packer(self._dialect, self._limits, self._new_shard)
+        self._slices: list[pl.DataFrame] = []
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._written: list[Path] = []
+
+    def render(self, settled: set[str], room: dict[Fingerprint, int]) -> None:
+        """Read the documents by slices and pack each request that is not settled, once."""
+        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, room)
+        for documents in self._documents():
+            rendered = renderer.render(documents)
+            self._slices.append(rendered.plan)
+            self._digest.update(rendered.plan.write_ndjson().encode())
+            for fingerprint, body in rendered.bodies.items():
+                if fingerprint not in settled:
+                    settled.add(fingerprint)
+                    self._packer.add(fingerprint, body)
+        self._packer.close()
+        for packed in self._packer.shards:
+            self._write_requests(packed)
+
+    def plan(self, current: Plan | None, rounds: int) -> Plan:
+        """The plan to record; equal to the current one when there is nothing to change."""
+        wants = pl.concat(self._slices) if self._slices else pl.DataFrame(schema=PLAN_SCHEMA)
+        wave = self._wave if self._packer.shards else self._wave - 1
+        digest = self._digest.hexdigest()
+        if current is not None and current.digest == digest:
+            published_at = None if self._packer.shards else current.published_at
+            # A plan that was held and is materialized again is released: somebody has acted.
+            return replace(current, wave=wave, rounds=rounds, pending=0, held="", published_at=published_at)
+        plan_id = self._platform.new_key()
+        return Plan(
+            enrichment=self._enrichment.name,
+            partition=self._partition,
+            plan_id=plan_id,
+            digest=digest,
+            path=self._platform.store.plan(self._enrichment.name, self._partition, plan_id),
+            documents=wants.height,
+            requests=wants["fingerprint"].drop_nulls().n_unique(),
+            wave=wave,
+            rounds=rounds,
+            planned_at=self._platform.clock(),
+        )
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write the plan's table, unless it is there already."""
+        if self._platform.store.exists(plan.path):
+            return
+        wants = pl.concat(self._slices) if self._slices else pl.DataFrame(schema=PLAN_SCHEMA)
+        self._platform.store.write(plan.path, wants)
+        self._written.append(self._platform.store.local(plan.path))
+
+    def shards(self) -> list[Shard]:
+        """The ledger's rows for the packed shards."""
+        return [
+            Shard(
+                key=packed.key,
+                enrichment=self._enrichment.name,
+                partition=self._partition,
+                wave=self._wave,
+                provider=self._dialect.name,
+                endpoint=self._dialect.endpoint,
+                requests=len(packed.fingerprints),
+                bytes=packed.bytes,
+                path=self._stem(packed.key),
+            )
+            for packed in self._packer.shards
+        ]
+
+    def discard(self) -> None:
+        """Remove what was written: another run's plan holds."""
+        for path in self._written:
+            path.unlink(missing_ok=True)
+
+    def _documents(self) -> Iterator[pl.DataFrame]:
+        store = self._platform.store
+        path = store.documents(self._enrichment.documents, self._partition)
+        store.scan(path)  # raises a StoreError that says what to do when it is not there
+        return read_documents(store.local(path), SLICE_ROWS)
+
+    def _stem(self, key: str) -> str:
+        return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)
+
+    def _new_shard(self) -> tuple[str, Path]:
+        key = self._platform.new_key()
+        path = self._platform.store.local(self._stem(key) + self._dialect.shard_format.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._written.append(path)
+        return key, path
+
+    def _write_requests(self, packed: PackedShard) -> None:
+        table = self._stem(packed.key) + ".requests.parquet"
+        columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
+        self._platform.store.write(table, pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
+        self._written.append(self._platform.store.local(table))
