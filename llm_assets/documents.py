@@ -8,15 +8,18 @@ lines and ids; they never hold a text or a value.
 
 from __future__ import annotations
 
+import csv
 import glob
 import gzip
+import io
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import orjson
 import polars as pl
@@ -26,6 +29,7 @@ from polars.io.plugins import register_io_source
 from llm_assets.errors import DeclarationError, DocumentsError
 from llm_assets.records import DOCUMENT_ID, TEXT
 
+NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 PARTITION = "{partition}"
 ID_CHARS_MAX = 512
 SLICE_ROWS = 20_000
@@ -97,10 +101,12 @@ class DocumentSource:
                 f"{self.name}: the partition key {partition!r} cannot be part of a path; it must be neither "
                 "empty nor dots, and hold no slash, backslash or '..'"
             )
-        full = str(self.base / self.path)
-        pattern = "*".join(glob.escape(part) for part in full.split("*"))
+        pattern = "*".join(glob.escape(part) for part in self.path.split("*"))
         pattern = pattern.replace(PARTITION, glob.escape(partition))
-        return sorted(path for found in glob.glob(pattern, recursive=True) if (path := Path(found)).is_file())
+        base = glob.escape(str(self.base))
+        # Not Path.glob, whose `*` takes in hidden files, such as those being written.
+        found = map(Path, glob.glob(str(Path(base) / pattern), recursive=True))  # noqa: PTH207
+        return sorted(path for path in found if path.is_file())
 
     def slices(self, partition: str, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
         """The partition's documents by slices of at most `rows`: document_id, text, declared, others.
@@ -124,12 +130,17 @@ class DocumentSource:
             _sink(tally.counted(files), schema, temporary)
             self._check_unique(temporary, tally)
             size = temporary.stat().st_size
-            os.replace(temporary, target)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         return DocumentsSummary(tally.rows, size, tally.empty_texts, len(files))
 
     def _problems(self) -> Iterator[str]:
+        if not NAME.fullmatch(self.name):
+            yield (
+                f"the name {self.name[:80]!r} must begin with a lower-case letter and have at most 60 "
+                "lower-case letters, digits and underscores"
+            )
         if PARTITION not in self.path:
             yield f"the path {self.path!r} does not say where the partition goes; write {PARTITION} in it"
         if self.format is not None and self.format not in FORMATS:
@@ -139,7 +150,7 @@ class DocumentSource:
         if self.id_column == self.text_column:
             yield f"the id and the text are both the column {self.id_column!r}; they must be two columns"
         for name, kind in self.columns.items():
-            if kind not in TYPES:
+            if not isinstance(kind, str) or kind not in TYPES:
                 yield f"the column {name!r} has the type {kind!r}; known types are {', '.join(TYPES)}"
             if name in (DOCUMENT_ID, TEXT):
                 yield f"the column {name!r} is declared, but every document has it anyway; remove it"
@@ -229,8 +240,8 @@ class _File:
         for name, named in ((DOCUMENT_ID, source.id_column), (TEXT, source.text_column)):
             if name in there and name != named and name not in (source.id_column, source.text_column):
                 raise DocumentsError(
-                    f"{self.path}: the file has a column {name!r}, but {named!r} is declared to be it; rename "
-                    "one of them in the source"
+                    f"{self.path}: the file has a column {name!r}, but {named!r} is declared to be it; "
+                    "rename one of them in the source"
                 )
         for name in (source.id_column, source.text_column):
             if there[name].is_nested() or there[name] == pl.Binary:
@@ -261,8 +272,8 @@ class _File:
         blank = documents.filter(identifier.is_null() | (identifier.str.strip_chars() == ""))["__row"]
         if not blank.is_empty():
             raise DocumentsError(
-                f"{self.path}: row {blank[0]} has no id in the column {self._source.id_column!r}; every document "
-                "needs one"
+                f"{self.path}: {blank.len()} rows have no id in the column {self._source.id_column!r}, the first "
+                f"is row {blank[0]}; every document needs one"
             )
         long = documents.filter(identifier.str.len_chars() > ID_CHARS_MAX)["__row"]
         if not long.is_empty():
@@ -280,7 +291,7 @@ class _File:
             lost = documents["__row"].filter(there & documents[name].is_null())
             if not lost.is_empty():
                 raise DocumentsError(
-                    f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, as which it is declared"
+                    f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, which is declared as such"
                 )
 
 
@@ -371,7 +382,7 @@ def _scan(path: Path, kind: str) -> _Scan | None:
         return _Scan(path, kind, frame, dict(frame.collect_schema()))
     except NoDataError:
         return None
-    except (PolarsError, OSError, EOFError) as error:
+    except (PolarsError, OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, kind, error) from None
 
 
@@ -384,25 +395,51 @@ def _jsonl_agreed(scans: list[_Scan]) -> list[_Scan]:
         schema = dict(pl.concat(empty, how="diagonal_relaxed").schema)
     except PolarsError:
         raise DocumentsError(
-            f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have no "
-            "common type"
+            f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have "
+            "no common type"
         ) from None
     return [_Scan(scan.path, scan.format, pl.scan_ndjson(scan.path, schema=schema), schema) for scan in scans]
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> DocumentsError:
     """What is known about a file that cannot be read, in our words: polars quotes values."""
-    if isinstance(error, OSError) and not isinstance(error, PolarsError):
-        return DocumentsError(f"{path}: cannot be read: {error.strerror or type(error).__name__}")
-    where = ""
-    if kind == "jsonl" and (line := _line_at_fault(path)):
-        where = f" at line {line}: expected one JSON object"
-    return DocumentsError(f"{path}: cannot be read as {kind}{where} ({type(error).__name__})")
+    expected, fault = {
+        "csv": ("UTF-8, as many fields in a row as in the header, quotes doubled inside quotes", _csv_fault),
+        "jsonl": ("UTF-8, one JSON object a line, one type for each key", _jsonl_fault),
+        "parquet": ("a complete Parquet file", _no_fault),
+    }[kind]
+    try:
+        line = fault(path)
+    except (OSError, EOFError, zlib.error) as broken:
+        return DocumentsError(f"{path}: cannot be read ({type(broken).__name__}); is the file complete?")
+    where = f" from line {line} on" if line else ""
+    return DocumentsError(f"{path}: cannot be read as {kind}{where}; expected {expected} ({type(error).__name__})")
+
+
+def _no_fault(_path: Path) -> int | None:
+    return None
+
+
+def _jsonl_fault(path: Path) -> int | None:
+    """The number of the first line that is no JSON object."""
+    with _bytes(path) as lines:
+        wrong = (number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line))
+        return next(wrong, None)
+
+
+def _csv_fault(path: Path) -> int | None:
+    """The number of the line at which a row with too many fields, a stray quote or no UTF-8 is met."""
+    with _bytes(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+        try:
+            fields = len(next(reader, ()))
+            return next((reader.line_num for row in reader if len(row) > fields), None)
+        except (csv.Error, UnicodeDecodeError):
+            return reader.line_num + 1
 
 
 def _bytes(path: Path) -> IO[bytes]:
-    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[assignment]
-    return opened
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
 def _is_blank(path: Path) -> bool:
@@ -415,14 +452,10 @@ def _check_surrogates(path: Path) -> None:
     with _bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
             if _SURROGATE_ESCAPE.search(line) and not _is_object(line):
-                raise DocumentsError(f"{path}: cannot be read as jsonl at line {number}: expected one JSON object")
-
-
-def _line_at_fault(path: Path) -> int | None:
-    """The number of the first line that is no JSON object."""
-    with _bytes(path) as lines:
-        wrong = (number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line))
-        return next(wrong, None)
+                raise DocumentsError(
+                    f"{path}: line {number} is no JSON object, perhaps for half of a surrogate pair (\\ud800 to "
+                    "\\udfff); write the character itself or leave it out"
+                )
 
 
 def _is_object(line: bytes) -> bool:
@@ -451,7 +484,7 @@ class _Tally:
                 text = documents[TEXT].fill_null("").str.strip_chars()
                 self.empty_texts += int((text == "").sum())
                 self._hashes.append(documents[DOCUMENT_ID].hash())
-                yield documents.select(files[0].schema)
+                yield documents.select(list(files[0].schema))
             self._ends.append((self.rows, str(file.path)))
 
     def repeated_hashes(self) -> pl.Series:

@@ -13,7 +13,7 @@ from llm_assets import providers
 from llm_assets.errors import DeclarationError
 from llm_assets.output_schema import OutputSchema
 from llm_assets.prompt import Prompt
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, PLAN_SCHEMA, Message, ShardLimits, Task
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, PLAN_SCHEMA, RESULTS_SCHEMA, Message, ShardLimits, Task
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
@@ -24,15 +24,17 @@ ENRICHED_COLUMNS = (
     DOCUMENT_ID,
     "fingerprint",
     "wave",
-    "attempts",
     "model",
     "input_tokens",
     "output_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
 )
-# Kept columns go into the plan and into both tables, so they must be free in all three.
-RESERVED_COLUMNS = frozenset((*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA))
+# Kept columns travel through the plan and both tables, beside what is worked out on the way.
+RESERVED_COLUMNS = frozenset(
+    (*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA, *RESULTS_SCHEMA)
+    + ("position", "standing", "last_reason", "last_message")
+)
 
 
 @dataclass(frozen=True)

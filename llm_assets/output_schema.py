@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -29,10 +30,11 @@ from pydantic import (
     create_model,
 )
 from pydantic.errors import PydanticUserError
+from pydantic.json_schema import PydanticJsonSchemaWarning
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from llm_assets.errors import DeclarationError
+from llm_assets.errors import DeclarationError, StoreError
 
 ERROR_CHARS_MAX = 200
 PolarsDataType = pl.DataType | DataTypeClass  # what polars says that its own nested types hold
@@ -74,7 +76,6 @@ _BOUNDS = (
     "multipleOf",
     "minLength",
     "maxLength",
-    "pattern",
     "minItems",
     "maxItems",
     "uniqueItems",
@@ -150,7 +151,7 @@ class OutputSchema:
         """Validated answers (String, a JSON text or null a row) as the columns of `frame_schema`.
 
         As many rows as `answers`, null where the text is null. Datetimes without an offset are read as UTC.
-        Raises ValueError for a text that `validate` does not accept.
+        Raises StoreError for a text that `validate` does not accept.
         """
         canonical = pl.Series([self._canonical(text) for text in answers], dtype=pl.String)
         decoded = canonical.str.json_decode(pl.Struct(_as_text(self.frame_schema)))
@@ -172,7 +173,10 @@ class OutputSchema:
         try:
             return self._write(self._read(text, strict=True), by_alias=True).decode()
         except ValidationError as error:
-            raise ValueError(f"an answer was never validated: {_told(error)}") from None
+            raise StoreError(
+                f"a stored answer does not obey {self.name}: {_told(error)}; was the validation of the model "
+                "changed after the answer was collected?"
+            ) from None
 
     def _unfit(self, answer: BaseModel) -> str | None:
         """Why a column cannot hold the answer, although the user's own model takes it."""
@@ -319,7 +323,9 @@ def _imported(path: str, source: str) -> type[BaseModel]:
 def _inlined(model: type[BaseModel], mode: Literal["validation", "serialization"], source: str) -> Any:
     """The model's JSON schema without references. Raises DeclarationError for a recursive model."""
     try:
-        schema = model.model_json_schema(by_alias=True, mode=mode)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PydanticJsonSchemaWarning)  # about defaults, which are left out
+            schema = model.model_json_schema(by_alias=True, mode=mode)
     except PydanticUserError as error:
         why = str(error).partition("\n")[0][:ERROR_CHARS_MAX]
         raise DeclarationError(source, f"output: {model.__name__} has no JSON schema ({why})") from error
@@ -343,7 +349,7 @@ def _inlined(model: type[BaseModel], mode: Literal["validation", "serialization"
 
 def _strict(node: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a JSON schema that both vendors enforce; bounds go into the description."""
-    strict = {key: node[key] for key in ("type", "enum") if key in node}
+    strict = {key: node[key] for key in ("type", "enum", "pattern") if key in node}
     if "const" in node:
         strict["enum"] = [node["const"]]
     if node.get("format") in _FORMATS:
