@@ -93,9 +93,7 @@ _SYSTEMIC = frozenset(
 )
 
 # Set by every request (the first four), or refused by the API for every request of a batch.
-_RESERVED = frozenset(
-    {"model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k"}
-)
+_RESERVED = frozenset({"model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k"})
 
 # platform.claude.com/docs/en/build-with-claude/structured-outputs, and what the SDK's own `transform_schema`
 # leaves in a schema (2.12.0).
@@ -186,7 +184,7 @@ def _value_problems(schema: Mapping[str, Any]) -> Iterator[str]:
         if node.schema.get("minItems", 0) not in (0, 1):
             yield f'{node.path} has "minItems" above 1, which Anthropic does not enforce; write 1 or 0'
         if any(isinstance(value, list | dict) for value in node.schema.get("enum") or ()):
-            yield f"{node.path} has an enum of lists or objects, which Anthropic does not enforce; write anyOf"
+            yield f"{node.path} has an enum of lists or objects, which Anthropic refuses; write anyOf"
 
 
 def _answered(custom_id: str, message: Json) -> Result:
@@ -281,9 +279,7 @@ class AnthropicClient:
     def batches(self, cursor: str | None = None) -> BatchPage:
         """Up to 1,000 of the account's batches, newest first."""
         with _asking("batches", Effect.READ):
-            page = self._sdk.messages.batches.list(
-                limit=AnthropicDialect.list_page_size, after_id=cursor or omit
-            )
+            page = self._sdk.messages.batches.list(limit=AnthropicDialect.list_page_size, after_id=cursor or omit)
             found = tuple(_batch(one) for one in page.data)
             return BatchPage(found, page.last_id if page.has_more and found else None)
 
@@ -321,8 +317,8 @@ class AnthropicClient:
 def _foreign(url: str, base_url: str) -> str:
     return (
         f"{NAME} download: the results are said to be at {httpx2.URL(url).host or 'no host'}, but this "
-        f"client talks to {httpx2.URL(base_url).host}; refused, as the API key would go there. Set base_url to the "
-        "host that serves the results"
+        f"client talks to {httpx2.URL(base_url).host}; refused, as the API key would go there. Set base_url "
+        "to the host that serves the results"
     )
 
 

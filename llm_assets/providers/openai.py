@@ -155,8 +155,7 @@ _RESERVED = {
 # jsonschemaprofiles.unitvectorylabs.com/schemas/openai. Recursion is supported; `default` is refused.
 _SUBSET = Subset(
     "OpenAI's strict mode",
-    keywords=KEYWORDS
-    | {"maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    keywords=KEYWORDS | {"maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
     formats=FORMATS,
 )
 _DEPTH_MAX = 10
@@ -214,7 +213,7 @@ class OpenAIDialect:
         return _refused(custom_id, status, mapping(body.get("error")) or mapping(row.get("error")))
 
     def batch_reason(self, code: str) -> Reason:
-        """What the code of a FAILED batch means for its requests; UNKNOWN for one that is not in the table."""
+        """What the code of a FAILED batch means for its requests; UNKNOWN for one not in the table."""
         return _REASONS.get(code, Reason.UNKNOWN)
 
 
@@ -365,9 +364,7 @@ def _content(content: object) -> str | None:
     return content if isinstance(content, str) else None
 
 
-def _answered(
-    custom_id: str, body: Json, answer: str | None, refusal: str, stop: str, message: str
-) -> Result:
+def _answered(custom_id: str, body: Json, answer: str | None, refusal: str, stop: str, message: str) -> Result:
     """A billed row. A refusal by the model outweighs why it stopped; its words stand in for an answer."""
     model, usage = text(body.get("model")), _usage(mapping(body.get("usage")))
     if refusal:
@@ -375,9 +372,7 @@ def _answered(
     if not stop and answer is None:
         return _unreadable(custom_id, model, "the response holds no text", usage)
     reason = _reason(stop) if stop else None
-    return Result(
-        custom_id, text=answer, reason=reason, provider_type=stop, message=message, model=model, usage=usage
-    )
+    return Result(custom_id, text=answer, reason=reason, provider_type=stop, message=message, model=model, usage=usage)
 
 
 def _usage(usage: Json) -> Usage:
