@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import httpx2
 import orjson
-from openai import APIStatusError, OpenAI, OpenAIError, omit
+from openai import APIStatusError, OpenAI, OpenAIError, RequestOptions, omit
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
 
@@ -421,16 +421,16 @@ class OpenAIClient:
         """
         if staged is None:
             raise ValueError("openai create: the shard was not staged")
+        body = {
+            "input_file_id": staged,
+            "endpoint": self._endpoint,
+            "completion_window": "24h",
+            "metadata": {STAMP_KEY: stamp},
+        }
         with _asking("create", Effect.PAID):
-            return _batch(
-                self._sdk.batches.create(
-                    input_file_id=staged,
-                    # The SDK lists OpenAI's endpoints; a compatible server may have others.
-                    endpoint=cast(Literal["/v1/responses"], self._endpoint),
-                    completion_window="24h",
-                    metadata={STAMP_KEY: stamp},
-                )
-            )
+            # Not `batches.create`, which follows redirects: a followed POST is a second one.
+            once: RequestOptions = {"max_retries": 0, "follow_redirects": False}
+            return _batch(self._sdk.post("/batches", cast_to=WireBatch, body=body, options=once))
 
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when OpenAI does not know it (any more)."""

@@ -36,6 +36,8 @@ UPLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=600.0, write=120.0, pool=5.0)
 DOWNLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
 
 MESSAGE_CHARACTERS_MAX = 200
+# A header that asks for more is nonsense, and would break who calculates with it.
+_RETRY_AFTER_S_MAX = 86_400.0
 
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -134,7 +136,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a reply asks to wait, None when it does not say (dates are not read: none is sent)."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) * unit_s)
+            return min(max(0.0, float(headers[name]) * unit_s), _RETRY_AFTER_S_MAX)
         except (KeyError, ValueError):
             continue
     return None

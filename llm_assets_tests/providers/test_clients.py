@@ -1,0 +1,587 @@
+"""The clients over real HTTP, against a server that answers as no well-behaved one would."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from llm_assets.errors import (
+    CapacityError,
+    DownloadIncomplete,
+    NotThere,
+    OutcomeUnknown,
+    ProviderError,
+    RequestRejected,
+    SystemicError,
+    TransientError,
+)
+from llm_assets.providers import FILE_NOT_VISIBLE, Client, Credentials, get_provider
+from llm_assets.records import Batch, BatchCounts, BatchState
+from llm_assets_tests.providers.http_server import Asked, Reply, Server, json_reply
+
+KEY = "sk-secret"
+BOTH = ("anthropic", "openai")
+CREATED = datetime(2026, 11, 1, 12, tzinfo=UTC)
+DOCUMENT = "the patient's name"
+
+
+def anthropic_batch(**changes: Any) -> dict[str, Any]:
+    counts = {"processing": 0, "succeeded": 3, "errored": 1, "canceled": 1, "expired": 1}
+    return {
+        "id": "msgbatch_1",
+        "type": "message_batch",
+        "processing_status": "ended",
+        "request_counts": counts,
+        "created_at": CREATED.isoformat().replace("+00:00", "Z"),
+        "expires_at": CREATED.isoformat(),
+        "ended_at": CREATED.isoformat(),
+        "results_url": None,
+        **changes,
+    }
+
+
+def openai_batch(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": "batch_1",
+        "object": "batch",
+        "endpoint": "/v1/responses",
+        "input_file_id": "file-1",
+        "completion_window": "24h",
+        "status": "completed",
+        "created_at": int(CREATED.timestamp()),
+        "output_file_id": "file-out",
+        "error_file_id": "",
+        "request_counts": {"total": 6, "completed": 5, "failed": 1},
+        "metadata": {"llm_assets_submission": "k1"},
+        **changes,
+    }
+
+
+BATCH = {"anthropic": anthropic_batch, "openai": openai_batch}
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Callable[[str], Client]]:
+    """Clients of the server, by provider."""
+    opened: list[Client] = []
+
+    def connect(name: str) -> Client:
+        base_url = server.url + ("/v1" if name == "openai" else "")
+        opened.append(get_provider(name).connect(Credentials(KEY, base_url)))
+        return opened[-1]
+
+    yield connect
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    """A shard of 4 MB: more than any buffer on the way."""
+    path = tmp_path / "shard.jsonl"
+    line = orjson.dumps({"custom_id": "a", "text": DOCUMENT * 50}) + b"\n"
+    path.write_bytes(line * 4_000)
+    return path
+
+
+def create(client: Client, shard: Path) -> Batch:
+    return client.create(shard, staged="file-1", stamp="k1")
+
+
+def told(provider: str, status: int, kind: str = "", code: str = "", **headers: str) -> Reply:
+    """An HTTP error as the provider writes it, with a message that repeats the request."""
+    if provider == "anthropic":
+        error = {"type": kind, "message": "m", "details": {"error_code": code}, "input": DOCUMENT}
+        return json_reply({"type": "error", "error": error, "input": DOCUMENT}, status, request_id="req_9", **headers)
+    words = {"type": kind, "code": code or None, "message": "m", "param": None, "input": DOCUMENT}
+    return json_reply({"error": words, "input": DOCUMENT}, status, x_request_id="req_9", **headers)
+
+
+# -- what is sent
+
+
+def test_anthropic_sends_the_shard_as_it_is(server: Server, connect: Callable[[str], Client], shard: Path) -> None:
+    server.will(json_reply(anthropic_batch(processing_status="in_progress")))
+    client = connect("anthropic")
+    assert client.stage(shard) is None
+    batch = client.create(shard, staged=None, stamp="k1")
+    (asked,) = server.asked
+    assert (asked.method, asked.path) == ("POST", "/v1/messages/batches")
+    assert asked.body == shard.read_bytes()
+    assert asked.headers["content-length"] == str(shard.stat().st_size)
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert asked.headers["anthropic-version"] == "2026-10-21"
+    assert batch == Batch("msgbatch_1", BatchState.IN_PROGRESS, CREATED, BatchCounts(6, 3, 3))
+
+
+def test_openai_uploads_the_shard_and_creates_with_a_stamp(
+    server: Server, connect: Callable[[str], Client], shard: Path
+) -> None:
+    server.will(
+        json_reply({"id": "file-1", "object": "file", "filename": "shard.jsonl"}),
+        json_reply(openai_batch(status="validating", output_file_id=None)),
+    )
+    client = connect("openai")
+    staged = client.stage(shard)
+    batch = client.create(shard, staged=staged, stamp="k1")
+    upload, created = server.asked
+    assert (upload.method, upload.path) == ("POST", "/v1/files")
+    assert b'name="purpose"\r\n\r\nbatch\r\n' in upload.body
+    assert b'filename="shard.jsonl"' in upload.body
+    assert shard.read_bytes() in upload.body
+    assert (created.method, created.path) == ("POST", "/v1/batches")
+    assert orjson.loads(created.body) == {
+        "input_file_id": "file-1",
+        "endpoint": "/v1/responses",
+        "completion_window": "24h",
+        "metadata": {"llm_assets_submission": "k1"},
+    }
+    assert batch == Batch("batch_1", BatchState.IN_PROGRESS, CREATED, BatchCounts(6, 5, 1), stamp="k1")
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_an_explicit_base_url_outweighs_the_environment(
+    server: Server, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{provider.upper()}_BASE_URL", "http://127.0.0.1:9/elsewhere")
+    server.will(json_reply(BATCH[provider]()))
+    base_url = f"{server.url}/prefix"
+    with closing(get_provider(provider).connect(Credentials(KEY, base_url))) as client:
+        client.batch("b")
+        assert client.base_url == base_url
+    assert server.asked[0].path.startswith("/prefix/")
+    with closing(get_provider(provider).connect(Credentials(KEY))) as client:
+        assert client.base_url == "http://127.0.0.1:9/elsewhere"
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_accounts_differ_by_key_and_base_url(provider: str) -> None:
+    connect = get_provider(provider).connect
+    credentials = [("k1", "http://a/v1"), ("k2", "http://a/v1"), ("k1", "http://b/v1")]
+    same = [("k1", "http://a/v1/"), ("k1\n", "http://a/v1")]
+    accounts = []
+    for key, url in credentials + same:
+        with closing(connect(Credentials(key, url))) as client:
+            accounts.append(client.account)
+    assert len(set(accounts[:3])) == 3
+    assert set(accounts[3:]) == {accounts[0]}
+    assert all("k1" not in account and len(account) == 16 for account in accounts)
+
+
+@pytest.mark.parametrize("key", ["", " \n", "two words", "line\nbreak", "schlüssel"])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_key_that_no_header_carries(provider: str, key: str) -> None:
+    with pytest.raises(SystemicError, match="API key") as raised:
+        get_provider(provider).connect(Credentials(key))
+    assert not key.strip() or key not in str(raised.value)
+
+
+# -- what HTTP errors become
+
+READ, FREE, PAID = "batch", "stage", "create"
+
+
+def call(client: Client, verb: str, shard: Path) -> object:
+    if verb == FREE:
+        return client.stage(shard)
+    return client.batch("b") if verb == READ else create(client, shard)
+
+
+@pytest.mark.parametrize(
+    ("status", "read", "free", "paid"),
+    [
+        (400, RequestRejected, RequestRejected, RequestRejected),
+        (401, SystemicError, SystemicError, SystemicError),
+        (402, SystemicError, SystemicError, SystemicError),
+        (403, SystemicError, SystemicError, SystemicError),
+        (404, NotThere, SystemicError, SystemicError),
+        (408, TransientError, TransientError, OutcomeUnknown),
+        (409, TransientError, TransientError, OutcomeUnknown),
+        (413, RequestRejected, RequestRejected, RequestRejected),
+        (422, RequestRejected, RequestRejected, RequestRejected),
+        (429, CapacityError, CapacityError, CapacityError),
+        (500, TransientError, TransientError, OutcomeUnknown),
+        (503, TransientError, TransientError, OutcomeUnknown),
+        (504, TransientError, TransientError, OutcomeUnknown),
+        (529, TransientError, TransientError, OutcomeUnknown),
+    ],
+)
+@pytest.mark.parametrize("provider", BOTH)
+def test_http_errors(
+    server: Server,
+    connect: Callable[[str], Client],
+    shard: Path,
+    provider: str,
+    status: int,
+    read: type[ProviderError],
+    free: type[ProviderError],
+    paid: type[ProviderError],
+) -> None:
+    server.will(told(provider, status, "some_error", retry_after="7"))
+    verbs = {READ: read, PAID: paid} | ({FREE: free} if provider == "openai" else {})
+    for verb, expected in verbs.items():
+        server.asked.clear()
+        with pytest.raises(ProviderError) as raised:
+            call(connect(provider), verb, shard)
+        error = raised.value
+        assert type(error) is expected
+        assert (error.code, error.retry_after_s) == ("some_error", 7.0)
+        assert f"{provider} {verb}: HTTP {status} some_error: m [request req_9]" in str(error)
+        assert DOCUMENT not in str(error)
+        assert error.__suppress_context__
+        assert len(server.asked) == 1, "nothing is sent again by the SDK"
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "kind", "code"),
+    [
+        ("anthropic", 429, "rate_limit_error", "enforced_spend_limit_reached"),
+        ("anthropic", 429, "rate_limit_error", "contract_spend_limit_reached"),
+        ("anthropic", 400, "billing_error", ""),
+        ("anthropic", 400, "invalid_request_error", "organization_on_hold"),
+        ("openai", 429, "insufficient_quota", "insufficient_quota"),
+        ("openai", 400, "invalid_request_error", "billing_hard_limit_reached"),
+        ("openai", 404, "invalid_request_error", "model_not_found"),
+    ],
+)
+def test_words_that_stop_everything(
+    server: Server,
+    connect: Callable[[str], Client],
+    shard: Path,
+    provider: str,
+    status: int,
+    kind: str,
+    code: str,
+) -> None:
+    server.will(told(provider, status, kind, code))
+    with pytest.raises(SystemicError) as raised:
+        create(connect(provider), shard)
+    assert raised.value.code == (code or kind)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_gateways_html_is_not_repeated(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str
+) -> None:
+    page = f"<html><body>413 {DOCUMENT}</body></html>".encode()
+    server.will(Reply(413, page, content_type="text/html"))
+    with pytest.raises(RequestRejected, match=r"HTTP 413$") as raised:
+        create(connect(provider), shard)
+    assert raised.value.code == "http_413"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=b"<html>welcome</html>", content_type="text/html"),
+        Reply(body=b"{"),
+        Reply(body=b"[]"),
+        Reply(body=b"{}"),
+        Reply(body=b'{"id":"b","created_at":"soon","type":"message_batch"}'),
+    ],
+    ids=["html", "cut", "list", "empty", "no time"],
+)
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_success_that_is_no_batch(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, reply: Reply
+) -> None:
+    server.will(reply)
+    with pytest.raises(OutcomeUnknown, match="it may have been accepted"):
+        create(connect(provider), shard)
+    with pytest.raises(TransientError):
+        connect(provider).batch("b")
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_redirected_create_is_not_followed(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str
+) -> None:
+    server.will(Reply(307, headers={"location": f"{server.url}/elsewhere"}))
+    with pytest.raises(SystemicError, match="HTTP 307"):
+        create(connect(provider), shard)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_dropped_connection(server: Server, connect: Callable[[str], Client], shard: Path, provider: str) -> None:
+    server.will(Reply(drop=True))
+    with pytest.raises(OutcomeUnknown, match="without a reply"):
+        create(connect(provider), shard)
+    assert len(server.asked) == 1
+    with pytest.raises(TransientError):
+        connect(provider).batch("b")
+    with pytest.raises(TransientError):
+        connect(provider).batches()
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_nothing_was_sent_where_nobody_listens(shard: Path, provider: str) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    for host in (f"http://127.0.0.1:{port}/v1", "http://nobody.invalid/v1"):
+        with (
+            closing(get_provider(provider).connect(Credentials(KEY, host))) as client,
+            pytest.raises(TransientError, match="could not connect"),
+        ):
+            create(client, shard)
+
+
+@pytest.mark.parametrize(
+    ("status", "param", "message"),
+    [
+        (400, "input_file_id", "Cannot find file file-1, or organization does not have access to it."),
+        (400, "file_id", "Cannot find file file-1."),
+        (404, None, "No such File object: file-1"),
+    ],
+)
+def test_a_file_that_is_not_visible_yet(
+    server: Server, connect: Callable[[str], Client], shard: Path, status: int, param: str | None, message: str
+) -> None:
+    error = {"type": "invalid_request_error", "code": None, "param": param, "message": message}
+    server.will(json_reply({"error": error}, status))
+    with pytest.raises(CapacityError) as raised:
+        create(connect("openai"), shard)
+    assert raised.value.code == FILE_NOT_VISIBLE
+
+
+def test_another_complaint_about_the_file_is_for_good(
+    server: Server, connect: Callable[[str], Client], shard: Path
+) -> None:
+    error = {"type": "invalid_request_error", "param": "input_file_id", "message": "File purpose must be batch"}
+    server.will(json_reply({"error": error}, 400))
+    with pytest.raises(RequestRejected, match="purpose must be batch"):
+        create(connect("openai"), shard)
+
+
+def test_create_needs_what_stage_gave(connect: Callable[[str], Client], shard: Path) -> None:
+    with pytest.raises(ValueError, match="not staged"):
+        connect("openai").create(shard, staged=None, stamp="k1")
+
+
+# -- what is read
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("in_progress", BatchState.IN_PROGRESS),
+        ("canceling", BatchState.IN_PROGRESS),
+        ("a_new_one", BatchState.IN_PROGRESS),
+        ("ended", BatchState.ENDED),
+    ],
+)
+def test_anthropic_states(server: Server, connect: Callable[[str], Client], status: str, state: BatchState) -> None:
+    server.will(json_reply(anthropic_batch(processing_status=status)))
+    assert connect("anthropic").batch("b").state is state
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("validating", BatchState.IN_PROGRESS),
+        ("in_progress", BatchState.IN_PROGRESS),
+        ("finalizing", BatchState.IN_PROGRESS),
+        ("cancelling", BatchState.IN_PROGRESS),
+        ("a_new_one", BatchState.IN_PROGRESS),
+        ("completed", BatchState.ENDED),
+        ("expired", BatchState.ENDED),
+        ("cancelled", BatchState.ENDED),
+        ("failed", BatchState.FAILED),
+    ],
+)
+def test_openai_states(server: Server, connect: Callable[[str], Client], status: str, state: BatchState) -> None:
+    server.will(json_reply(openai_batch(status=status)))
+    assert connect("openai").batch("b").state is state
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "outputs"),
+    [
+        ("o", "e", ("o", "e")),
+        ("o", "", ("o",)),
+        ("o", None, ("o",)),
+        (None, "e", ("e",)),
+        (None, None, ()),
+    ],
+)
+def test_openai_outputs(
+    server: Server, connect: Callable[[str], Client], output: str | None, error: str | None, outputs: tuple[str]
+) -> None:
+    server.will(json_reply(openai_batch(output_file_id=output, error_file_id=error)))
+    assert connect("openai").batch("b").outputs == outputs
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "message"),
+    [
+        (
+            [{"code": "token_limit_exceeded", "message": "Enqueued token limit", "param": None, "line": None}],
+            "token_limit_exceeded",
+            "token_limit_exceeded: Enqueued token limit",
+        ),
+        (
+            [{"code": "invalid_json_line", "message": f"got {DOCUMENT}", "param": "body", "line": 3}] * 7,
+            "invalid_json_line",
+            "; ".join(["invalid_json_line (line 3, param body)"] * 5) + "; and 2 more",
+        ),
+        (
+            [{"code": "invalid_request", "message": "Cannot find file", "param": "file_id", "line": None}],
+            FILE_NOT_VISIBLE,
+            "invalid_request (param file_id): Cannot find file",
+        ),
+        ([{"message": "odd"}], "unknown", "unknown: odd"),
+        ([], "", ""),
+        (None, "", ""),
+    ],
+    ids=["token limit", "lines", "file", "no code", "empty", "none"],
+)
+def test_why_an_openai_batch_failed(
+    server: Server, connect: Callable[[str], Client], errors: object, code: str, message: str
+) -> None:
+    wire = None if errors is None else {"object": "list", "data": errors}
+    server.will(json_reply(openai_batch(status="failed", errors=wire, metadata=None, request_counts=None)))
+    batch = connect("openai").batch("b")
+    assert (batch.code, batch.message, batch.stamp) == (code, message, None)
+    assert batch.counts == BatchCounts(0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "queries"),
+    [
+        ("anthropic", ["limit=1000", "limit=1000&after_id=last"]),
+        ("openai", ["limit=100", "after=b2&limit=100"]),
+    ],
+)
+def test_list_pages(server: Server, connect: Callable[[str], Client], provider: str, queries: list[str]) -> None:
+    make = BATCH[provider]
+    server.will(
+        json_reply({"data": [make(id="b1"), make(id="b2")], "has_more": True, "last_id": "last"}),
+        json_reply({"data": [make(id="b3")], "has_more": False, "last_id": "b3"}),
+    )
+    client = connect(provider)
+    first = client.batches()
+    second = client.batches(first.cursor)
+    assert [batch.batch_id for batch in (*first.batches, *second.batches)] == ["b1", "b2", "b3"]
+    assert second.cursor is None
+    asked = [set(one.path.partition("?")[2].split("&")) for one in server.asked]
+    assert asked == [set(query.split("&")) for query in queries]
+
+
+# -- downloads
+
+LINES = b'{"custom_id":"a","text":"\xe2\x80\xa8"}\n' * 10_000
+
+
+def ended(provider: str, server: Server) -> Batch:
+    outputs = (f"{server.url}/results",) if provider == "anthropic" else ("file-out",)
+    return Batch("b/../1", BatchState.ENDED, CREATED, BatchCounts(1), outputs=outputs)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_download(server: Server, connect: Callable[[str], Client], tmp_path: Path, provider: str) -> None:
+    server.will(Reply(body=LINES, content_type="application/x-jsonl"))
+    (path,) = connect(provider).download(ended(provider, server), tmp_path)
+    assert path.read_bytes() == LINES
+    assert list(tmp_path.iterdir()) == [path]
+    assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_openai_downloads_both_files(server: Server, connect: Callable[[str], Client], tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Reply:
+        return Reply(body=asked.path.encode(), content_type="application/octet-stream")
+
+    server.answer = answer
+    batch = replace(ended("openai", server), outputs=("file-out", "file-err"))
+    paths = connect("openai").download(batch, tmp_path)
+    assert [path.read_text() for path in paths] == ["/v1/files/file-out/content", "/v1/files/file-err/content"]
+    assert connect("openai").download(replace(batch, outputs=()), tmp_path) == []
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_download_that_breaks_off_leaves_nothing(
+    server: Server, connect: Callable[[str], Client], tmp_path: Path, provider: str
+) -> None:
+    server.will(Reply(body=LINES, cut=10))
+    with pytest.raises(DownloadIncomplete, match="from the start"):
+        connect(provider).download(ended(provider, server), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(404), NotThere),
+        (Reply(500), TransientError),
+        (Reply(drop=True), TransientError),
+        (Reply(401), SystemicError),
+    ],
+    ids=["404", "500", "dropped", "401"],
+)
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_download_that_does_not_begin(
+    server: Server,
+    connect: Callable[[str], Client],
+    tmp_path: Path,
+    provider: str,
+    reply: Reply,
+    expected: type[ProviderError],
+) -> None:
+    server.will(reply)
+    with pytest.raises(expected):
+        connect(provider).download(ended(provider, server), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:{port}/results",
+        "https://127.0.0.1:{port}/results",
+        "http://127.0.0.1:1/results",
+        "http://127.0.0.1/results",
+        "http://user@evil.example:{port}/results",
+        "//127.0.0.1:{port}/results",
+        "/results",
+    ],
+)
+def test_results_at_another_host_are_refused(
+    server: Server, connect: Callable[[str], Client], tmp_path: Path, url: str
+) -> None:
+    foreign = url.format(port=server.url.rpartition(":")[2])
+    batch = replace(ended("anthropic", server), outputs=(foreign,))
+    with pytest.raises(SystemicError, match="refused") as raised:
+        connect("anthropic").download(batch, tmp_path)
+    assert raised.value.code == "foreign_results_url"
+    assert server.asked == []
+
+
+def test_results_that_lead_elsewhere_are_not_followed(
+    server: Server, connect: Callable[[str], Client], tmp_path: Path
+) -> None:
+    server.will(Reply(302, headers={"location": f"{server.url}/elsewhere"}))
+    with pytest.raises(SystemicError, match="HTTP 302"):
+        connect("anthropic").download(ended("anthropic", server), tmp_path)
+    assert len(server.asked) == 1
+
+
+def test_anthropic_without_results(server: Server, connect: Callable[[str], Client], tmp_path: Path) -> None:
+    with pytest.raises(NotThere, match="no results URL"):
+        connect("anthropic").download(replace(ended("anthropic", server), outputs=()), tmp_path)
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_cancel(server: Server, connect: Callable[[str], Client], provider: str) -> None:
+    server.will(json_reply(BATCH[provider]()))
+    connect(provider).cancel("b1")
+    (asked,) = server.asked
+    assert asked.method == "POST"
+    assert asked.path.endswith("/batches/b1/cancel")
