@@ -376,7 +376,7 @@ def _scan(path: Path, kind: str) -> _Scan | None:
             if _is_blank(path):
                 return None
             _check_surrogates(path)
-            frame = pl.scan_ndjson(path, infer_schema_length=None)
+            frame = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
         else:
             frame = pl.scan_parquet(path, glob=False)
         return _Scan(path, kind, frame, dict(frame.collect_schema()))
@@ -398,7 +398,10 @@ def _jsonl_agreed(scans: list[_Scan]) -> list[_Scan]:
             f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have "
             "no common type"
         ) from None
-    return [_Scan(scan.path, scan.format, pl.scan_ndjson(scan.path, schema=schema), schema) for scan in scans]
+    return [
+        _Scan(scan.path, scan.format, pl.scan_ndjson(glob.escape(str(scan.path)), schema=schema), schema)
+        for scan in scans
+    ]
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> DocumentsError:

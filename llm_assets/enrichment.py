@@ -31,10 +31,8 @@ ENRICHED_COLUMNS = (
     "cache_write_tokens",
 )
 # Kept columns travel through the plan and both tables, beside what is worked out on the way.
-RESERVED_COLUMNS = frozenset(
-    (*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA, *RESULTS_SCHEMA)
-    + ("position", "standing", "last_reason", "last_message")
-)
+_WORKED_OUT = ("position", "standing", "last_reason", "last_message")
+RESERVED_COLUMNS = frozenset((*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA, *RESULTS_SCHEMA, *_WORKED_OUT))
 
 
 @dataclass(frozen=True)

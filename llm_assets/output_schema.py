@@ -40,7 +40,7 @@ ERROR_CHARS_MAX = 200
 PolarsDataType = pl.DataType | DataTypeClass  # what polars says that its own nested types hold
 
 # Far above what a model can say in one answer; a text beyond is refused before it is parsed.
-ANSWER_CHARS_MAX = 4_000_000
+ANSWER_CHARS_MAX = 2_000_000
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 DEPTH_MAX = 10
 

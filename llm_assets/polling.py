@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from llm_assets.errors import IllegalTransition, NotThere, ProviderError
 from llm_assets.platform import Platform
@@ -35,11 +35,20 @@ class Poll:
     problems: tuple[str, ...] = ()
 
 
-def poll(platform: Platform, shards: Sequence[Shard], *, calls_max: int, start: int = 0) -> Poll:
+def poll(
+    platform: Platform,
+    shards: Sequence[Shard],
+    *,
+    calls_max: int,
+    start: int = 0,
+    deadline: datetime | None = None,
+) -> Poll:
     """Ask about the submitted ones among these shards and record in the ledger which have ended.
 
-    `calls_max` bounds the provider calls; `start` rotates the order, so that no shard is left out for ever.
+    `calls_max` bounds the provider calls, `deadline` the time at which the last may begin; `start` rotates the
+    order, so that no shard is left out for ever.
     """
+    budget = _Budget(platform, calls_max, deadline)
     report = Poll()
     for (provider, endpoint, account), group in _by_account(shards).items():
         turn = start % len(group)
@@ -48,32 +57,46 @@ def poll(platform: Platform, shards: Sequence[Shard], *, calls_max: int, start: 
             if client.account != account:
                 report.problems += (_other_account(provider, len(group)),)
                 continue
-            _poll_account(platform, client, group[turn:] + group[:turn], report, calls_max)
+            _poll_account(platform, client, group[turn:] + group[:turn], report, budget)
         except ProviderError as error:
             report.problems += (f"{provider}: {error}",)
     return report
 
 
-def _poll_account(platform: Platform, client: Client, group: list[Shard], report: Poll, calls_max: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    platform: Platform
+    calls_max: int
+    deadline: datetime | None
+
+    def calls_left(self, report: Poll) -> int:
+        if self.deadline is not None and self.platform.clock() >= self.deadline:
+            return 0
+        return self.calls_max - report.calls
+
+
+def _poll_account(platform: Platform, client: Client, group: list[Shard], report: Poll, budget: _Budget) -> None:
     left = {shard.batch_id: shard for shard in group if shard.batch_id}
     if len(left) > _SINGLES_MAX:
-        for batch in _listed(client, group, report, calls_max):
+        for batch in _listed(client, group, report, budget):
             if shard := left.pop(batch.batch_id, None):
                 _record(platform, shard, batch, report)
             if not left:
                 return
     for shard in left.values():
-        if report.calls >= calls_max:
+        if budget.calls_left(report) <= 0:
             return
         report.calls += 1
         _ask(platform, client, shard, report)
 
 
-def _listed(client: Client, group: Sequence[Shard], report: Poll, calls_max: int) -> Iterator[Batch]:
+def _listed(client: Client, group: Sequence[Shard], report: Poll, budget: _Budget) -> Iterator[Batch]:
     """The account's batches page by page, as long as that takes fewer calls than asking one by one."""
     oldest = min(shard.submitted_at for shard in group if shard.submitted_at) - NOT_THERE_TOLERANCE
     cursor = None
-    for _ in range(min(len(group), calls_max - report.calls)):
+    for _ in range(len(group)):
+        if budget.calls_left(report) <= 0:
+            return
         report.calls += 1
         page = client.batches(cursor)
         yield from page.batches

@@ -29,7 +29,7 @@ _NEAR_MARKER = re.compile(r"\s*#*\s*(system|user|assistant)\s*:\s*", re.IGNORECA
 _FORBIDDEN = re.compile(r"\{%[-+]?\s*(include|import|from|extends|block|do)\b")
 # Kinds that are wrong whatever the values are, so that a trial with made-up values finds them.
 _TEMPLATE_FAULTS = {"UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownBlock", "TemplateNotFound"}
-_TRIALS = ("x", 1, None)
+_MADE_UP = ("x", 1, None)
 
 
 class PromptFailed(LLMAssetsError):
@@ -188,9 +188,10 @@ def _check_template(turn: _Turn, template: str, source: str) -> None:
 
 def _try(turn: _Turn, environment: Environment, source: str) -> None:
     """Find what no document could make right, by rendering made-up values."""
-    for trial in _TRIALS:
+    # Without any values too: a function that is not there counts as a variable, and a value would hide it.
+    for row in ({}, *(dict.fromkeys(turn.variables, value) for value in _MADE_UP)):
         try:
-            environment.render_template(turn.name, **dict.fromkeys(turn.variables, trial))
+            environment.render_template(turn.name, **row)
         except TemplateError as error:
             if error.kind in _TEMPLATE_FAULTS:
                 raise DeclarationError(source, _told(turn, error, detailed=True)) from None

@@ -1,0 +1,7 @@
+"""What a deployment declares in YAML: documents, enrichments, and the sensor that completes them."""
+
+from llm_assets.components.completion import BatchCompletion
+from llm_assets.components.documents import Documents
+from llm_assets.components.enrichment import Enrichment, enrichment_definitions
+
+__all__ = ["BatchCompletion", "Documents", "Enrichment", "enrichment_definitions"]

@@ -1,0 +1,166 @@
+"""The component `BatchCompletion`: the one sensor that waits for all batches of all enrichments.
+
+A tick asks the providers what has ended, within a budget of calls and time, and requests runs for what the ledger
+says is due. The ledger is the only state: a tick that is killed, and a run that fails, lose nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
+from llm_assets.components.resources import PlatformResource
+from llm_assets.platform import Platform
+from llm_assets.polling import Poll, poll
+from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.waves import Step, next_step
+
+WORK_TAG = "llm_assets/work"
+CALLS_MAX = 25
+# Far below the 60 s after which Dagster kills a tick.
+SECONDS_MAX = 20
+RUNS_MAX = 25
+_FAILED_WAIT = timedelta(seconds=30)
+_FAILED_WAIT_MAX = timedelta(hours=1)
+_DONE = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+class BatchCompletion(dg.Component, dg.Model, dg.Resolvable):
+    """Polls the providers every `every_seconds` and materializes what is downstream of ended batches."""
+
+    every_seconds: int = 30
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The sensor `batch_completion`, for all enrichments of this project."""
+        names = [enrichment.name for enrichment in context.component_tree.get_all_components(Enrichment)]
+        return dg.Definitions(sensors=[completion_sensor(names, self.every_seconds)] if names else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A former run for the same work: whether it is done and how, and when it ended."""
+
+    status: dg.DagsterRunStatus
+    ended_at: datetime | None
+
+
+def next_attempt(runs: Sequence[Attempt], now: datetime) -> int | None:
+    """The number of the run to request for some work, or None while one is in flight or it is too early.
+
+    Work that is still due after a run of it waits a while: twice as long after each failure.
+    """
+    if any(run.status not in _DONE for run in runs):
+        return None
+    failures = sum(run.status is not dg.DagsterRunStatus.SUCCESS for run in runs)
+    wait = min(_FAILED_WAIT * 2**failures, _FAILED_WAIT_MAX) if failures else _FAILED_WAIT
+    last = max((run.ended_at for run in runs if run.ended_at), default=None)
+    return None if last is not None and now - last < wait else len(runs) + 1
+
+
+def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.SensorDefinition:
+    """The sensor `batch_completion` for these enrichments."""
+
+    @dg.sensor(
+        name="batch_completion",
+        description="Asks the providers which batches have ended, and starts collection and the next waves.",
+        asset_selection=dg.AssetSelection.assets(
+            *(asset_key(name, table) for name in enrichments for table in ("batches", "enriched", "failed"))
+        ),
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def batch_completion(
+        context: dg.SensorEvaluationContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> dg.SensorResult:
+        start = int(context.cursor or 0)
+        with platform.platform() as opened:
+            before = opened.ledger.active_shards()
+            deadline = opened.clock() + timedelta(seconds=SECONDS_MAX)
+            report = poll(opened, before, calls_max=CALLS_MAX, start=start, deadline=deadline)
+            for problem in report.problems:
+                context.log.warning(problem)
+            active = opened.ledger.active_shards()
+            requests = list(_run_requests(context, opened, enrichments, active))
+            observed = list(_observations(enrichments, before, active))
+        return dg.SensorResult(
+            run_requests=requests[:RUNS_MAX],
+            asset_events=observed,
+            cursor=str(start + report.asked),
+            skip_reason=None if requests else _idle(report, active),
+        )
+
+    return batch_completion
+
+
+def _run_requests(
+    context: dg.SensorEvaluationContext, platform: Platform, enrichments: Collection[str], active: Sequence[Shard]
+) -> Iterator[dg.RunRequest]:
+    by_partition = _by_partition(active)
+    plans = {(plan.enrichment, plan.partition): plan for plan in platform.ledger.plans(open_only=True)}
+    for enrichment, partition in sorted(plans.keys() | by_partition.keys()):
+        plan = plans.get((enrichment, partition)) or platform.ledger.plan(enrichment, partition)
+        if enrichment not in enrichments or plan is None:
+            continue
+        step = next_step(plan, by_partition.get((enrichment, partition), []), platform.clock())
+        if step in (Step.SUBMIT, Step.COLLECT) and (request := _request(context, plan, step)):
+            yield request
+
+
+def _request(context: dg.SensorEvaluationContext, plan: Plan, step: Step) -> dg.RunRequest | None:
+    work = f"{step}:{plan.enrichment}:{plan.partition}:{plan.plan_id}:wave-{plan.wave}:round-{plan.rounds}"
+    attempt = next_attempt(_attempts(context.instance, work), datetime.now(UTC))
+    if attempt is None:
+        return None
+    tables = ["batches"] if step is Step.SUBMIT else ["enriched", "failed"]
+    return dg.RunRequest(
+        run_key=f"{work}:{attempt}",
+        partition_key=plan.partition,
+        asset_selection=[asset_key(plan.enrichment, table) for table in tables],
+        tags={WORK_TAG: work, ENRICHMENT_TAG: plan.enrichment},
+    )
+
+
+def _attempts(instance: dg.DagsterInstance, work: str) -> list[Attempt]:
+    records = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))
+    return [
+        Attempt(
+            record.dagster_run.status,
+            datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None,
+        )
+        for record in records
+    ]
+
+
+def _observations(
+    enrichments: Collection[str], before: Sequence[Shard], after: Sequence[Shard]
+) -> Iterator[dg.AssetObservation]:
+    """Progress of the partitions in which something moved since the last tick."""
+    then = {shard.key: (shard.state, shard.finished) for shard in before}
+    for (enrichment, partition), shards in _by_partition(after).items():
+        moved = any(then.get(shard.key) != (shard.state, shard.finished) for shard in shards)
+        if moved and enrichment in enrichments:
+            yield dg.AssetObservation(
+                asset_key=asset_key(enrichment, "batches"),
+                partition=partition,
+                metadata={
+                    "requests_in_flight": sum(shard.requests for shard in shards),
+                    "requests_finished": sum(shard.finished for shard in shards),
+                    "batches_in_flight": sum(shard.state is ShardState.SUBMITTED for shard in shards),
+                    "batches_ended": sum(shard.state is ShardState.ENDED for shard in shards),
+                },
+            )
+
+
+def _by_partition(shards: Sequence[Shard]) -> dict[tuple[str, str], list[Shard]]:
+    groups: dict[tuple[str, str], list[Shard]] = defaultdict(list)
+    for shard in shards:
+        groups[shard.enrichment, shard.partition].append(shard)
+    return groups
+
+
+def _idle(report: Poll, active: Sequence[Shard]) -> str:
+    in_flight = sum(shard.state is ShardState.SUBMITTED for shard in active)
+    return f"{in_flight} batches in flight, {report.calls} provider calls, nothing is due"

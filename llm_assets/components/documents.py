@@ -1,0 +1,108 @@
+"""The component `Documents`: files in a folder → a partitioned table of documents."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from llm_assets.components.metadata import column_schema
+from llm_assets.components.resources import PlatformResource
+from llm_assets.documents import DocumentSource
+
+
+def documents_key(name: str) -> dg.AssetKey:
+    """The asset of a table of documents."""
+    return dg.AssetKey(["documents", name])
+
+
+class Documents(dg.Component, dg.Model, dg.Resolvable):
+    """Documents from CSV, JSONL or Parquet files, a file (or several) for each daily partition.
+
+    `path` holds `{partition}` and is relative to the folder of the declaration. The id and text columns become
+    `document_id` and `text`. Prompts may use these and what `columns` declares (name: string | integer | number |
+    boolean | date | datetime); other columns are kept as they are read.
+    """
+
+    name: str
+    path: str
+    id_column: str
+    text_column: str
+    start_date: str
+    timezone: str = "UTC"
+    format: str | None = None
+    columns: Mapping[str, str] = {}
+    description: str | None = None
+    owners: Sequence[str] = ()
+
+    def source(self, folder: Path) -> DocumentSource:
+        """The source that this declares; `folder` holds the declaration."""
+        return DocumentSource(
+            name=self.name,
+            path=self.path,
+            format=self.format,
+            id_column=self.id_column,
+            text_column=self.text_column,
+            columns=dict(self.columns),
+            base=folder,
+            source=str(folder / "defs.yaml"),
+        )
+
+    def partitions(self) -> dg.DailyPartitionsDefinition:
+        """The days that there are documents for."""
+        return dg.DailyPartitionsDefinition(start_date=self.start_date, timezone=self.timezone)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset `documents/<name>`."""
+        source = self.source(declared_in(context))
+        source.check()
+        return dg.Definitions(assets=[documents_asset(source, self.partitions(), self.description, self.owners)])
+
+
+def declared_in(context: dg.ComponentLoadContext) -> Path:
+    """The folder of a component's declaration, relative to where Dagster runs when that is above it."""
+    folder = context.path if context.path.is_dir() else context.path.parent
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def documents_asset(
+    source: DocumentSource,
+    partitions: dg.PartitionsDefinition[str],
+    description: str | None = None,
+    owners: Sequence[str] = (),
+) -> dg.AssetsDefinition:
+    """The asset of a table of documents. Materializing it again reads the files again."""
+
+    @dg.asset(
+        key=documents_key(source.name),
+        partitions_def=partitions,
+        description=description or f"Documents from `{source.path}`, a row each, with their ids as `document_id`.",
+        kinds={"parquet", "polars"},
+        group_name="documents",
+        owners=owners,
+        metadata={"dagster/column_schema": column_schema(source.schema, _COLUMNS)},
+    )
+    def documents(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> dg.MaterializeResult[None]:
+        with platform.platform() as opened:
+            path = opened.store.documents(source.name, context.partition_key)
+            summary = source.write(context.partition_key, opened.store.local(path))
+        if not summary.files:
+            context.log.warning("no file for partition %s: it has no documents", context.partition_key)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": summary.rows,
+                "bytes": summary.bytes,
+                "empty_texts": summary.empty_texts,
+                "files": summary.files,
+                "table": path,
+            }
+        )
+
+    return documents
+
+
+_COLUMNS = {
+    "document_id": "The document's id, as text; unique in the partition.",
+    "text": "The document's text.",
+}

@@ -1,0 +1,335 @@
+"""The component `Enrichment`: a prompt and an output schema → batches, answers and failures, by partition.
+
+In Python, without YAML, `enrichment_definitions` gives the same assets for an `llm_assets.enrichment.Enrichment`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from llm_assets.collection import Progress, collect_partition
+from llm_assets.components.checks import check_results, check_specs
+from llm_assets.components.documents import Documents, declared_in, documents_key
+from llm_assets.components.metadata import (
+    column_schema,
+    enriched_metadata,
+    failed_metadata,
+    progress_metadata,
+    submission_metadata,
+)
+from llm_assets.components.resources import PlatformResource
+from llm_assets.documents import DocumentSource
+from llm_assets.enrichment import Enrichment as Declared
+from llm_assets.errors import DeclarationError, SystemicError
+from llm_assets.output_schema import OutputSchema
+from llm_assets.platform import Platform
+from llm_assets.prompt import Prompt
+from llm_assets.reconciliation import reconcile_partition
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
+from llm_assets.submission import plan_partition, send_planned
+
+ENRICHMENT_TAG = "llm_assets/enrichment"
+
+
+class Limits(dg.Model, dg.Resolvable):
+    """The most that one batch may hold, below the provider's own limits."""
+
+    requests: int | None = None
+    bytes: int | None = None
+
+
+class Enrichment(dg.Component, dg.Model, dg.Resolvable):
+    """Asks a model the same question about every document of a table, through a provider's batch API.
+
+    `prompt` names a file beside the declaration: turns under `system:`, `user:` and `assistant:` lines, in Jinja
+    syntax, with the documents' columns as variables. The answer's form is `output` (fields with types, enums and
+    descriptions) or `output_class` (the import path of a Pydantic model).
+    """
+
+    name: str
+    documents: str
+    provider: str
+    model_name: str
+    prompt: str
+    output: Mapping[str, Any] | None = None
+    output_class: str | None = None
+    max_tokens: int = 1024
+    max_tokens_ceiling: int | None = None
+    attempts: int = 3
+    endpoint: str | None = None
+    params: Mapping[str, Any] = {}
+    keep: Sequence[str] = ()
+    limits: Limits | None = None
+    failure_rate_max: float = 0.05
+    nightly: str | None = None
+    description: str | None = None
+    owners: Sequence[str] = ()
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The assets `<name>/batches`, `<name>/enriched` and `<name>/failed`, checked against their documents."""
+        folder = declared_in(context)
+        declared = self.declared(folder)
+        documents = self._documents(context, declared.source)
+        return enrichment_definitions(
+            declared,
+            documents.source(folder),
+            documents.partitions(),
+            nightly=self.nightly,
+            description=self.description,
+            owners=self.owners,
+        )
+
+    def declared(self, folder: Path) -> Declared:
+        """The enrichment that this declares; `folder` holds the declaration and the prompt."""
+        source = str(folder / "defs.yaml")
+        return Declared(
+            name=self.name,
+            documents=self.documents,
+            provider=self.provider,
+            model_name=self.model_name,
+            prompt=_prompt(folder / self.prompt, source),
+            output=self._output(source),
+            max_tokens=self.max_tokens,
+            max_tokens_ceiling=self.max_tokens_ceiling,
+            attempts=self.attempts,
+            endpoint=self.endpoint,
+            params=dict(self.params),
+            keep=tuple(self.keep),
+            limits=_limits(self.limits),
+            failure_rate_max=self.failure_rate_max,
+            source=source,
+        )
+
+    def _output(self, source: str) -> OutputSchema:
+        if (self.output is None) == (self.output_class is None):
+            found = "both" if self.output else "neither"
+            raise DeclarationError(source, f"found {found} of `output` and `output_class`; declare one of them")
+        if self.output_class is not None:
+            return OutputSchema.from_class_path(self.output_class, source)
+        return OutputSchema.from_fields(self.name, self.output or {}, source)
+
+    def _documents(self, context: dg.ComponentLoadContext, source: str) -> Documents:
+        there = {found.name: found for found in context.component_tree.get_all_components(Documents)}
+        if self.documents not in there:
+            names = ", ".join(sorted(there)) or "none"
+            raise DeclarationError(source, f"documents {self.documents!r} are not declared; there are: {names}")
+        return there[self.documents]
+
+
+def _prompt(path: Path, source: str) -> Prompt:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DeclarationError(source, f"the prompt file {path} does not exist; write it, or mend `prompt`") from None
+    except UnicodeDecodeError as error:
+        raise DeclarationError(source, f"the prompt file {path} is not UTF-8 (byte {error.start})") from None
+    return Prompt.parse(text, str(path))
+
+
+def _limits(limits: Limits | None) -> ShardLimits | None:
+    if limits is None:
+        return None
+    most = 1 << 62
+    return ShardLimits(
+        requests=most if limits.requests is None else limits.requests,
+        bytes=most if limits.bytes is None else limits.bytes,
+    )
+
+
+def enrichment_definitions(
+    enrichment: Declared,
+    documents: DocumentSource,
+    partitions: dg.PartitionsDefinition[str],
+    *,
+    nightly: str | None = None,
+    description: str | None = None,
+    owners: Sequence[str] = (),
+) -> dg.Definitions:
+    """The assets, checks and schedule of an enrichment. Raises DeclarationError for what cannot work.
+
+    `nightly` is a time of day, `HH:MM` in the partitions' time zone, at which yesterday's documents are read and
+    sent.
+    """
+    enrichment.check(documents.schema)
+    batches = _batches_asset(enrichment, partitions, owners)
+    tables = _tables_asset(enrichment, documents, partitions, description, owners)
+    assets = dg.Definitions(assets=[batches, tables])
+    return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, partitions, nightly))
+
+
+def asset_key(enrichment: str, table: str) -> dg.AssetKey:
+    """The asset `<enrichment>/<table>`; the table is batches, enriched or failed."""
+    return dg.AssetKey([enrichment, table])
+
+
+class BatchesConfig(dg.Config):
+    """`retry_failed` asks once more for what failed after all its attempts."""
+
+    retry_failed: bool = False
+
+
+def _batches_asset(
+    enrichment: Declared, partitions: dg.PartitionsDefinition[str], owners: Sequence[str]
+) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=asset_key(enrichment.name, "batches"),
+        deps=[documents_key(enrichment.documents)],
+        description=(
+            f"Requests to `{enrichment.model_name}` for every document that has no answer yet, sent through the "
+            f"{enrichment.provider} batch API. Materializing it again sends only what is worth sending again."
+        ),
+        kinds={enrichment.provider, "batch"},
+        pool=f"llm_assets_{enrichment.provider}",
+        metadata={"provider": enrichment.provider, "model": enrichment.model_name, "declared_in": enrichment.source},
+        partitions_def=partitions,
+        group_name=enrichment.name,
+        owners=owners,
+        tags={ENRICHMENT_TAG: enrichment.name},
+    )
+    def batches(
+        context: dg.AssetExecutionContext, config: BatchesConfig, platform: dg.ResourceParam[PlatformResource]
+    ) -> dg.MaterializeResult[None]:
+        partition = context.partition_key
+        with platform.platform() as opened:
+            try:
+                reconcile_partition(opened, enrichment.name, partition)
+                plan = plan_partition(opened, enrichment, partition, retry_failed=config.retry_failed)
+                sent = send_planned(opened, enrichment, plan)
+            except SystemicError as error:
+                raise dg.Failure(
+                    description=f"Nothing more is sent until somebody acts: {error} Then materialize this again.",
+                    metadata={"provider": enrichment.provider, "code": error.code},
+                    allow_retries=False,
+                ) from error
+            shards = opened.ledger.shards(enrichment.name, partition)
+        return dg.MaterializeResult(metadata=submission_metadata(plan, sent, shards))
+
+    return batches
+
+
+def _tables_asset(
+    enrichment: Declared,
+    documents: DocumentSource,
+    partitions: dg.PartitionsDefinition[str],
+    description: str | None,
+    owners: Sequence[str],
+) -> dg.AssetsDefinition:
+    enriched = asset_key(enrichment.name, "enriched")
+
+    def spec(table: str, description: str, columns: dg.TableSchema) -> dg.AssetSpec:
+        return dg.AssetSpec(
+            asset_key(enrichment.name, table),
+            deps=[asset_key(enrichment.name, "batches")],
+            skippable=True,
+            description=description,
+            kinds={"parquet", "polars"},
+            metadata={"dagster/column_schema": columns},
+            partitions_def=partitions,
+            group_name=enrichment.name,
+            owners=owners,
+            tags={ENRICHMENT_TAG: enrichment.name},
+        )
+
+    answers = description or f"The answers of `{enrichment.model_name}`, a row for each document."
+    failures = "The documents without an answer, a row each, with the reason."
+
+    @dg.multi_asset(
+        name=f"{enrichment.name}__tables",
+        specs=[
+            spec("enriched", answers, _enriched_columns(enrichment, documents)),
+            spec("failed", failures, _failed_columns(enrichment, documents)),
+        ],
+        check_specs=check_specs(enriched),
+    )
+    def tables(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+        with platform.platform() as opened:
+            progress = collect_partition(opened, enrichment, context.partition_key)
+            shards = opened.ledger.shards(enrichment.name, context.partition_key)
+            if progress.published:
+                yield from _publish(context, enrichment, opened, progress)
+                return
+        observed = progress_metadata(progress, shards)
+        context.log_event(dg.AssetObservation(asset_key=enriched, partition=context.partition_key, metadata=observed))
+        if progress.held:
+            raise dg.Failure(
+                description=f"{progress.held}. Nothing more is sent until somebody acts; then materialize "
+                f"{enrichment.name}/batches for this partition again.",
+                metadata=observed,
+                allow_retries=False,
+            )
+
+    return tables
+
+
+def _publish(
+    context: dg.AssetExecutionContext, enrichment: Declared, platform: Platform, progress: Progress
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    partition = context.partition_key
+    shards = platform.ledger.shards(enrichment.name, partition)
+    enriched = platform.store.enriched(enrichment.name, partition)
+    failed = platform.store.failed(enrichment.name, partition)
+    found = platform.store.scan(enriched).collect_schema()
+    yield dg.MaterializeResult(
+        asset_key=asset_key(enrichment.name, "enriched"), metadata=enriched_metadata(progress, enriched, shards)
+    )
+    yield dg.MaterializeResult(
+        asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed)
+    )
+    yield from check_results(enrichment, progress, found)
+
+
+def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:
+    columns: dict[str, pl.DataType] = {DOCUMENT_ID: pl.String()}
+    columns |= {name: documents.schema.get(name, pl.String()) for name in enrichment.keep}
+    columns |= dict(enrichment.output.frame_schema)
+    columns |= {"model": pl.String(), "wave": pl.Int32(), "input_tokens": pl.Int64(), "output_tokens": pl.Int64()}
+    columns |= {"cache_read_tokens": pl.Int64(), "cache_write_tokens": pl.Int64(), "fingerprint": pl.String()}
+    answers = {
+        name: str(schema["description"])
+        for name, schema in enrichment.output.json_schema["properties"].items()
+        if "description" in schema
+    }
+    return column_schema(columns, _DESCRIPTIONS | answers)
+
+
+def _failed_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:
+    kept = {name: documents.schema.get(name, pl.String()) for name in enrichment.keep}
+    return column_schema(FAILED_SCHEMA | kept | {"fingerprint": pl.String()}, _DESCRIPTIONS)
+
+
+_DESCRIPTIONS = {
+    "document_id": "The document's id.",
+    "model": "The model that answered, in the provider's words.",
+    "wave": "The round of sending that brought the answer.",
+    "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",
+    "output_tokens": "Tokens written for this document, over all attempts.",
+    "fingerprint": "Identifies the request: provider, endpoint, model, prompt, parameters and schema.",
+    "kind": "What the failure means: transient, repairable, permanent.",
+    "reason": "Why there is no answer.",
+    "provider_type": "The provider's own name for it.",
+    "message": "The provider's own words, or ours where nothing was sent.",
+    "attempts": "How often it was tried.",
+}
+
+
+def _nightly(enrichment: Declared, partitions: dg.PartitionsDefinition[str], at: str) -> dg.Definitions:
+    """A schedule that reads and sends yesterday's documents; the sensor does the rest."""
+    hour, minute = _time_of_day(at, enrichment.source)
+    selection = dg.AssetSelection.assets(documents_key(enrichment.documents), asset_key(enrichment.name, "batches"))
+    job = dg.define_asset_job(f"{enrichment.name}_nightly", selection=selection, partitions_def=partitions)
+    schedule = dg.build_schedule_from_partitioned_job(
+        job, hour_of_day=hour, minute_of_hour=minute, default_status=dg.DefaultScheduleStatus.RUNNING
+    )
+    return dg.Definitions(schedules=[schedule])
+
+
+def _time_of_day(at: str, source: str) -> tuple[int, int]:
+    hour, _, minute = at.partition(":")
+    if hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60:
+        return int(hour), int(minute)
+    raise DeclarationError(source, f"nightly is {at!r}; write a time of day such as '02:30' (in quotes)")

@@ -1,0 +1,145 @@
+"""What the UI shows: numbers that it can plot, tables, schemas. Never a document's text."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from llm_assets.collection import Progress
+from llm_assets.records import Plan, Shard
+from llm_assets.retries import Standing
+from llm_assets.submission import Sent
+
+Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
+
+_SHARDS_SHOWN = 50
+# Ids that the emulator gives out carry its name.
+_EMULATOR = "emulator"
+
+
+def column_schema(schema: Mapping[str, pl.DataType], descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """A frame's schema as the UI shows it."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name=name, type=str(dtype), description=descriptions.get(name))
+            for name, dtype in schema.items()
+        ]
+    )
+
+
+def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Metadata:
+    """What the partition wants and what was sent for it."""
+    found: Metadata = {
+        "dagster/row_count": plan.requests,
+        "documents": plan.documents,
+        "requests": plan.requests,
+        "wave": plan.wave,
+        "requests_sent": sent.requests,
+        "bytes_sent": sent.bytes,
+        "batches_sent": len(sent.batch_ids),
+        "shards_waiting": sent.later,
+        "shards_unknown": sent.unknown,
+        "shards_rejected": sent.rejected,
+        "shards": shards_table(shards),
+    }
+    return found | emulator_mark(shards)
+
+
+def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
+    """The latest shards of a partition: where each is, and under which batch id."""
+    latest = sorted(shards, key=lambda shard: shard.wave, reverse=True)[:_SHARDS_SHOWN]
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {
+                    "wave": shard.wave,
+                    "key": shard.key,
+                    "state": shard.state.value,
+                    "requests": shard.requests,
+                    "megabytes": round(shard.bytes / 1e6, 3),
+                    "batch": shard.batch_id or "",
+                    "submitted": _time(shard.submitted_at),
+                    "note": shard.message[:200],
+                }
+            )
+            for shard in latest
+        ],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn("wave", "int"),
+                dg.TableColumn("key", "string", description="Submission key: begins every custom_id of the shard."),
+                dg.TableColumn("state", "string"),
+                dg.TableColumn("requests", "int"),
+                dg.TableColumn("megabytes", "float"),
+                dg.TableColumn("batch", "string", description="The provider's batch id."),
+                dg.TableColumn("submitted", "string"),
+                dg.TableColumn("note", "string"),
+            ]
+        ),
+    )
+
+
+def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
+    """How far a partition is."""
+    requests = progress.requests
+    found: Metadata = {
+        "documents": progress.documents,
+        "requests_answered": requests.get(Standing.ANSWERED, 0),
+        "requests_waiting": requests.get(Standing.WAITING, 0),
+        "requests_due": requests.get(Standing.DUE, 0) + requests.get(Standing.HELD, 0),
+        "requests_failed": requests.get(Standing.FAILED, 0),
+        "wave": progress.wave,
+        "input_tokens": progress.input_tokens,
+        "output_tokens": progress.output_tokens,
+        "stray_results": progress.strays,
+    }
+    if progress.failures:
+        found["failures"] = _reasons(progress.failures)
+    if progress.held:
+        found["held"] = progress.held
+    return found | emulator_mark(shards)
+
+
+def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard]) -> Metadata:
+    """What was published of answers."""
+    found: Metadata = {
+        "dagster/row_count": progress.enriched,
+        "documents": progress.documents,
+        "enriched_share": progress.enriched / progress.documents if progress.documents else 1.0,
+        "waves": progress.wave,
+        "input_tokens": progress.input_tokens,
+        "output_tokens": progress.output_tokens,
+        "stray_results": progress.strays,
+        "table": path,
+    }
+    return found | emulator_mark(shards)
+
+
+def failed_metadata(progress: Progress, path: str) -> Metadata:
+    """What was published of failures."""
+    found: Metadata = {
+        "dagster/row_count": progress.failed,
+        "documents": progress.documents,
+        "failed_share": progress.failed / progress.documents if progress.documents else 0.0,
+        "table": path,
+    }
+    if progress.failures:
+        found["failures"] = _reasons(progress.failures)
+    return found
+
+
+def emulator_mark(shards: Sequence[Shard]) -> Metadata:
+    """Says so when any of the batches was the emulator's and not a vendor's."""
+    if any(_EMULATOR in (shard.batch_id or "") for shard in shards):
+        return {"emulator": "These answers come from the local emulator, not from the provider."}
+    return {}
+
+
+def _reasons(failures: Mapping[str, int]) -> dg.MetadataValue:
+    rows = "\n".join(f"| {reason} | {count:,} |" for reason, count in failures.items())
+    return dg.MetadataValue.md(f"| reason | count |\n|---|---:|\n{rows}")
+
+
+def _time(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""

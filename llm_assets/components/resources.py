@@ -1,0 +1,34 @@
+"""The platform as a Dagster resource."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import dagster as dg
+
+from llm_assets.platform import Platform, Settings
+
+
+class PlatformResource(dg.ConfigurableResource[Platform]):
+    """Opens the store, the ledger and the providers' accounts for one step or tick.
+
+    Keys and base URLs come from the environment (ANTHROPIC_API_KEY, OPENAI_API_KEY, …_BASE_URL); `root` and
+    `ledger_url` too (LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL) unless they are given here.
+    """
+
+    root: str | None = None
+    ledger_url: str | None = None
+
+    @contextmanager
+    def platform(self) -> Iterator[Platform]:
+        """The platform, closed at the end of the block."""
+        settings = Settings.from_environment()
+        if self.root:
+            settings = replace(settings, root=self.root)
+        if self.ledger_url:
+            settings = replace(settings, ledger_url=self.ledger_url)
+        opened = Platform.open(settings)
+        try:
+            yield opened
+        finally:
+            opened.close()
