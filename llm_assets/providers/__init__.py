@@ -8,7 +8,7 @@ that leaves a verb is one of `errors.ProviderError`'s children.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +93,7 @@ class Client(Protocol):
 class Credentials:
     """What a client needs to reach an account. `base_url` None means the vendor's own."""
 
-    api_key: str
+    api_key: str = field(repr=False)
     base_url: str | None = None
 
 

@@ -38,12 +38,14 @@ from llm_assets.providers.wire import (
     Effect,
     Refusal,
     account_digest,
+    host,
     refused,
     retry_after_s,
     same_origin,
     save,
     unreachable,
     unreadable,
+    usable_base_url,
     usable_key,
 )
 from llm_assets.records import (
@@ -244,7 +246,7 @@ class AnthropicClient:
         key = usable_key(NAME, credentials.api_key)
         # None leaves the choice to ANTHROPIC_BASE_URL, then to the SDK.
         self._sdk = Anthropic(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
-        self.base_url = str(self._sdk.base_url).rstrip("/")
+        self.base_url = usable_base_url(NAME, str(self._sdk.base_url))
         self.account = account_digest(self.base_url, key)
 
     def close(self) -> None:
@@ -280,8 +282,7 @@ class AnthropicClient:
         """Up to 1,000 of the account's batches, newest first."""
         with _asking("batches", Effect.READ):
             page = self._sdk.messages.batches.list(limit=AnthropicDialect.list_page_size, after_id=cursor or omit)
-            found = tuple(_batch(one) for one in page.data)
-            return BatchPage(found, page.last_id if page.has_more and found else None)
+            return _page(page)
 
     def download(self, batch: Batch, folder: Path) -> list[Path]:
         """Stream the results to one file in `folder`.
@@ -316,10 +317,20 @@ class AnthropicClient:
 
 def _foreign(url: str, base_url: str) -> str:
     return (
-        f"{NAME} download: the results are said to be at {httpx2.URL(url).host or 'no host'}, but this "
-        f"client talks to {httpx2.URL(base_url).host}; refused, as the API key would go there. Set base_url "
+        f"{NAME} download: the results are said to be at {host(url)}, but this "
+        f"client talks to {host(base_url)}; refused, as the API key would go there. Set base_url "
         "to the host that serves the results"
     )
+
+
+def _page(reply: object) -> BatchPage:
+    """A page as the SDK read it. Raises ValueError for what is none: an empty page says that nothing is there."""
+    data = getattr(reply, "data", None)
+    if not isinstance(data, list):
+        raise ValueError("no list")
+    found = tuple(_batch(one) for one in data)
+    more = found and getattr(reply, "has_more", None) is not False
+    return BatchPage(found, found[-1].batch_id if more else None)
 
 
 def _batch(reply: object) -> Batch:
@@ -358,7 +369,8 @@ def _asking(verb: str, effect: Effect) -> Iterator[None]:
         yield
     except (AnthropicError, httpx2.HTTPError) as error:
         raise translate(error, call) from None
-    except ValueError:  # no JSON, or not the object that the API promises
+    except (ValueError, TypeError, AttributeError):
+        # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
         raise unreadable(call) from None
 
 

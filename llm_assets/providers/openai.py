@@ -57,6 +57,7 @@ from llm_assets.providers.wire import (
     save,
     unreachable,
     unreadable,
+    usable_base_url,
     usable_key,
 )
 from llm_assets.records import (
@@ -398,7 +399,7 @@ class OpenAIClient:
         # None leaves the choice to OPENAI_BASE_URL, then to the SDK.
         self._sdk = OpenAI(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
         self._endpoint = endpoint
-        self.base_url = str(self._sdk.base_url).rstrip("/")
+        self.base_url = usable_base_url(NAME, str(self._sdk.base_url))
         self.account = account_digest(self.base_url, key)
 
     def close(self) -> None:
@@ -440,9 +441,7 @@ class OpenAIClient:
     def batches(self, cursor: str | None = None) -> BatchPage:
         """Up to 100 of the account's batches, newest first."""
         with _asking("batches", Effect.READ):
-            page = self._sdk.batches.list(limit=OpenAIDialect.list_page_size, after=cursor or omit)
-            found = tuple(_batch(one) for one in page.data)
-            return BatchPage(found, found[-1].batch_id if page.has_more and found else None)
+            return _page(self._sdk.batches.list(limit=OpenAIDialect.list_page_size, after=cursor or omit))
 
     def download(self, batch: Batch, folder: Path) -> list[Path]:
         """Stream the output and the error file to `folder`, those that there are.
@@ -463,6 +462,17 @@ class OpenAIClient:
             files.content(file_id, timeout=DOWNLOAD_TIMEOUT) as reply,
         ):
             return save(Call(NAME, "download", Effect.READ), reply.iter_bytes(), folder, file_id)
+
+
+def _page(reply: object) -> BatchPage:
+    """A page as the SDK read it. Raises ValueError for what is none: an empty page says that nothing is there."""
+    data = getattr(reply, "data", None)
+    if not isinstance(data, list):
+        raise ValueError("no list")
+    found = tuple(_batch(one) for one in data)
+    # Some servers leave `has_more` out: then an empty page is the end.
+    more = found and getattr(reply, "has_more", None) is not False
+    return BatchPage(found, found[-1].batch_id if more else None)
 
 
 def _batch(reply: object) -> Batch:
@@ -531,7 +541,8 @@ def _asking(verb: str, effect: Effect) -> Iterator[None]:
         yield
     except (OpenAIError, httpx2.HTTPError) as error:
         raise translate(error, call) from None
-    except ValueError:  # no JSON, or not the object that the API promises
+    except (ValueError, TypeError, AttributeError):
+        # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
         raise unreadable(call) from None
 
 

@@ -40,7 +40,7 @@ MESSAGE_CHARACTERS_MAX = 200
 _RETRY_AFTER_S_MAX = 86_400.0
 
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
-_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 class Effect(Enum):
@@ -151,14 +151,29 @@ def usable_key(provider: str, api_key: str) -> str:
     return key
 
 
+def usable_base_url(provider: str, base_url: str) -> str:
+    """The URL without its last slash. SystemicError when it is none that a client could talk to."""
+    scheme, host, _ = _origin(base_url)
+    if scheme not in ("http", "https") or not host:
+        raise SystemicError(
+            f"{provider}: the base URL is not of the form https://host/path; correct or unset it", code="bad_base_url"
+        )
+    return base_url.rstrip("/")
+
+
 def account_digest(base_url: str, api_key: str) -> str:
     """16 hexadecimal digits that tell accounts apart without telling the key."""
     return blake2b(f"{base_url}\n{api_key}".encode(), digest_size=8).hexdigest()
 
 
+def host(url: str) -> str:
+    """The host of a URL, for messages."""
+    return _origin(url)[1] or "no host"
+
+
 def same_origin(one: str, other: str) -> bool:
-    """Whether two absolute URLs share scheme, host and port; default ports count as written out."""
-    return _origin(one) == _origin(other)
+    """Whether two URLs share scheme, host and port; default ports count as written out, what is no URL never."""
+    return _origin(one) == _origin(other) != ("", "", None)
 
 
 def save(call: Call, chunks: Iterable[bytes], folder: Path, name: str) -> Path:
@@ -203,6 +218,9 @@ def _cut(call: Call, name: str, error: BaseException) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
-    parsed = httpx2.URL(url)
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return "", "", None
     port = parsed.port or {"http": 80, "https": 443}.get(parsed.scheme)
     return parsed.scheme, parsed.host, port

@@ -24,7 +24,7 @@ from llm_assets.errors import (
     TransientError,
 )
 from llm_assets.providers import FILE_NOT_VISIBLE, Client, Credentials, get_provider
-from llm_assets.records import Batch, BatchCounts, BatchState
+from llm_assets.records import Batch, BatchCounts, BatchPage, BatchState
 from llm_assets_tests.providers.http_server import Asked, Reply, Server, json_reply
 
 KEY = "sk-secret"
@@ -183,6 +183,13 @@ def test_a_key_that_no_header_carries(provider: str, key: str) -> None:
     with pytest.raises(SystemicError, match="API key") as raised:
         get_provider(provider).connect(Credentials(key))
     assert not key.strip() or key not in str(raised.value)
+
+
+@pytest.mark.parametrize("base_url", ["localhost:8080", "ftp://host", "host", "http://"])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_base_url_that_is_none(provider: str, base_url: str) -> None:
+    with pytest.raises(SystemicError, match="base URL"):
+        get_provider(provider).connect(Credentials(KEY, base_url))
 
 
 # -- what HTTP errors become
@@ -457,14 +464,14 @@ def test_why_an_openai_batch_failed(
 @pytest.mark.parametrize(
     ("provider", "queries"),
     [
-        ("anthropic", ["limit=1000", "limit=1000&after_id=last"]),
+        ("anthropic", ["limit=1000", "limit=1000&after_id=b2"]),
         ("openai", ["limit=100", "after=b2&limit=100"]),
     ],
 )
 def test_list_pages(server: Server, connect: Callable[[str], Client], provider: str, queries: list[str]) -> None:
     make = BATCH[provider]
     server.will(
-        json_reply({"data": [make(id="b1"), make(id="b2")], "has_more": True, "last_id": "last"}),
+        json_reply({"data": [make(id="b1"), make(id="b2")], "has_more": True, "last_id": "b2"}),
         json_reply({"data": [make(id="b3")], "has_more": False, "last_id": "b3"}),
     )
     client = connect(provider)
@@ -474,6 +481,37 @@ def test_list_pages(server: Server, connect: Callable[[str], Client], provider: 
     assert second.cursor is None
     asked = [set(one.path.partition("?")[2].split("&")) for one in server.asked]
     assert asked == [set(query.split("&")) for query in queries]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=b"<html>welcome</html>", content_type="text/html"),
+        Reply(body=b"{"),
+        Reply(body=b"[]"),
+        Reply(body=b"{}"),
+        Reply(body=b'{"data":null}'),
+        Reply(body=b'{"data":[{}]}'),
+    ],
+    ids=["html", "cut", "list", "empty", "null", "no batch"],
+)
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_reply_that_is_no_page_does_not_pass_for_an_empty_one(
+    server: Server, connect: Callable[[str], Client], provider: str, reply: Reply
+) -> None:
+    server.will(reply)
+    with pytest.raises(TransientError, match="not what"):
+        connect(provider).batches()
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_list_that_does_not_say_whether_there_is_more(
+    server: Server, connect: Callable[[str], Client], provider: str
+) -> None:
+    server.will(json_reply({"data": [BATCH[provider](id="b1")]}), json_reply({"data": []}))
+    client = connect(provider)
+    assert client.batches().cursor == "b1"
+    assert client.batches("b1") == BatchPage((), None)
 
 
 # -- downloads
@@ -551,6 +589,8 @@ def test_a_download_that_does_not_begin(
         "http://user@evil.example:{port}/results",
         "//127.0.0.1:{port}/results",
         "/results",
+        "http://[",
+        "",
     ],
 )
 def test_results_at_another_host_are_refused(

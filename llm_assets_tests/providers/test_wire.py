@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import httpx2
 import pytest
 
-from llm_assets.providers.wire import Refusal, retry_after_s, same_origin
+from llm_assets.errors import OutcomeUnknown, ProviderError, TransientError
+from llm_assets.providers.wire import Call, Effect, Refusal, retry_after_s, same_origin, unreachable
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,27 @@ def test_origins(one: str, other: str, same: bool) -> None:
 def test_a_refusal_says_no_more_than_needed() -> None:
     assert str(Refusal(500)) == "HTTP 500"
     assert str(Refusal(429, "t", "c", "m" * 300, "r")) == f"HTTP 429 t (c): {'m' * 200} [request r]"
+
+
+@pytest.mark.parametrize(
+    ("cause", "paid"),
+    [
+        (httpx2.ConnectError("refused"), TransientError),
+        (httpx2.ConnectTimeout("slow"), TransientError),
+        (httpx2.PoolTimeout("full"), TransientError),
+        (httpx2.ReadTimeout("slow"), OutcomeUnknown),
+        (httpx2.WriteTimeout("slow"), OutcomeUnknown),
+        (httpx2.ReadError("reset"), OutcomeUnknown),
+        (httpx2.WriteError("reset"), OutcomeUnknown),
+        (httpx2.RemoteProtocolError("closed"), OutcomeUnknown),
+        (OSError("disk"), OutcomeUnknown),
+        (None, OutcomeUnknown),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
+)
+def test_only_what_was_provably_never_sent_may_be_paid_for_again(
+    cause: Exception | None, paid: type[ProviderError]
+) -> None:
+    assert type(unreachable(Call("p", "create", Effect.PAID), cause)) is paid
+    assert type(unreachable(Call("p", "stage", Effect.FREE), cause)) is TransientError
+    assert type(unreachable(Call("p", "batch", Effect.READ), cause)) is TransientError
