@@ -104,7 +104,7 @@ def _environment(**options: Any) -> Environment:
     return environment
 
 
-class _PrintedNull(Exception):  # noqa: N818 - a signal within this module
+class _PrintedNull(Exception):
     """A template prints a value that is null."""
 
 
