@@ -1,0 +1,162 @@
+"""The ledger: legal transitions only, one winner among many, a plan and its shards together."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from llm_assets.errors import IllegalTransition, PlanConflict
+from llm_assets.ledger import TRANSITIONS, Ledger
+from llm_assets.records import Batch, BatchCounts, BatchState, Plan, Shard, ShardState
+
+NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+PLAN = Plan(
+    enrichment="e",
+    partition="p",
+    plan_id="first",
+    digest="d",
+    path="plan",
+    documents=2,
+    requests=2,
+    wave=1,
+    planned_at=NOW,
+)
+SHARD = Shard(key="k", enrichment="e", partition="p", wave=1, provider="x", endpoint="/", requests=2, bytes=9, path="k")
+BATCH = Batch("batch_1", BatchState.IN_PROGRESS, NOW, BatchCounts(total=2))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", lambda: NOW)
+    yield opened
+    opened.close()
+
+
+def claim(ledger: Ledger, key: str = "k", owner: str = "me") -> bool:
+    return ledger.claim(key, owner=owner, account="a")
+
+
+CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
+    ShardState.PLANNED: lambda ledger: ledger.released("k"),
+    ShardState.SUBMITTING: lambda ledger: ledger._advance("k", ShardState.SUBMITTING),
+    ShardState.SUBMITTED: lambda ledger: ledger.submitted("k", BATCH),
+    ShardState.ENDED: lambda ledger: ledger.ended("k", BATCH),
+    ShardState.COLLECTED: lambda ledger: ledger.collected("k"),
+    ShardState.REJECTED: lambda ledger: ledger.rejected("k", code="", message=""),
+}
+
+
+@pytest.mark.parametrize("to", ShardState, ids=lambda state: f"to-{state}")
+@pytest.mark.parametrize("start", ShardState, ids=lambda state: f"from-{state}")
+def test_only_the_listed_transitions_are_possible(ledger: Ledger, start: ShardState, to: ShardState) -> None:
+    ledger.record_plan(PLAN, [replace(SHARD, state=start)], replaces=None)
+    if start in TRANSITIONS[to]:
+        CHANGES[to](ledger)
+        assert ledger.shard("k").state is to
+    else:
+        with pytest.raises(IllegalTransition, match=f"cannot become {to}: it is {start}"):
+            CHANGES[to](ledger)
+        assert ledger.shard("k").state is start
+
+
+def test_a_shard_and_its_plan_come_back_as_they_were_written(ledger: Ledger) -> None:
+    shard = replace(SHARD, not_before=NOW, past_batches=("b1", "b2"), message="later")
+    ledger.record_plan(PLAN, [shard], replaces=None)
+    assert ledger.plan("e", "p") == PLAN
+    assert ledger.shards("e", "p") == [shard]
+
+
+def test_of_many_claims_one_succeeds(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda number: claim(ledger, owner=f"run {number}"), range(16)))
+    assert won.count(True) == 1
+    assert ledger.shard("k").owner == f"run {won.index(True)}"
+
+
+def test_of_many_plans_one_is_recorded_with_its_shards(ledger: Ledger) -> None:
+    def record(number: int) -> bool:
+        plan = replace(PLAN, plan_id=str(number))
+        try:
+            ledger.record_plan(plan, [replace(SHARD, key=f"k{number}")], replaces=None)
+        except PlanConflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(record, range(16)))
+    assert won.count(True) == 1
+    assert [shard.key for shard in ledger.shards("e", "p")] == [f"k{won.index(True)}"]
+
+
+def test_a_plan_based_on_an_older_one_is_refused_whole(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [], replaces=None)
+    ledger.record_plan(replace(PLAN, wave=2), [], replaces=PLAN)
+    with pytest.raises(PlanConflict, match="planned by another run"):
+        ledger.record_plan(replace(PLAN, plan_id="late", wave=2), [SHARD], replaces=PLAN)
+    assert ledger.shards("e", "p") == []
+
+
+def test_a_shard_that_was_claimed_meanwhile_cannot_be_withdrawn(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger)
+    with pytest.raises(PlanConflict):
+        ledger.record_plan(replace(PLAN, plan_id="new"), [], replaces=PLAN, withdraws=["k"])
+    assert ledger.shard("k").state is ShardState.SUBMITTING
+    current = ledger.plan("e", "p")
+    assert current is not None
+    assert current.plan_id == "first"
+
+
+def test_a_withdrawn_shard_is_gone(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    ledger.record_plan(replace(PLAN, plan_id="new"), [], replaces=PLAN, withdraws=["k"])
+    assert ledger.shards("e", "p") == []
+
+
+def test_a_released_shard_remembers_the_batch_that_was_not_its_own(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger)
+    ledger.submitted("k", BATCH)
+    ledger.released("k", code="token_limit_exceeded", not_before=NOW + timedelta(minutes=1))
+    shard = ledger.shard("k")
+    assert (shard.batch_id, shard.past_batches, shard.owner) == (None, ("batch_1",), "")
+
+
+def test_a_dead_owners_claim_is_taken_over_once(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger, owner="dead")
+    seen = ledger.shard("k")
+    assert ledger.take_over(seen, "heir")
+    assert not ledger.take_over(seen, "late heir")
+    assert ledger.shard("k").owner == "heir"
+
+
+def test_what_a_settled_plan_says_is_not_written_over_a_newer_one(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [], replaces=None)
+    newer = replace(PLAN, plan_id="newer")
+    ledger.record_plan(newer, [], replaces=PLAN)
+    ledger.settle(PLAN, pending=5, held="old news")
+    ledger.published(PLAN)
+    assert ledger.plan("e", "p") == newer
+
+
+def test_published_plans_are_not_open(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [], replaces=None)
+    assert ledger.plans(open_only=True) == [PLAN]
+    ledger.published(PLAN)
+    assert ledger.plans(open_only=True) == []
+    assert [plan.published_at for plan in ledger.plans("e")] == [NOW]
+
+
+def test_the_ledger_outlives_its_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    first = Ledger(url, lambda: NOW)
+    first.record_plan(PLAN, [SHARD], replaces=None)
+    first.close()
+    second = Ledger(url, lambda: NOW)
+    assert second.shards("e", "p") == [SHARD]
+    second.close()

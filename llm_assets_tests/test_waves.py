@@ -1,0 +1,75 @@
+"""What a partition needs next."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.waves import Step, ended_waves, next_step
+
+NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+PLAN = Plan(
+    enrichment="e",
+    partition="p",
+    plan_id="1",
+    digest="d",
+    path="plan",
+    documents=2,
+    requests=2,
+    wave=1,
+    planned_at=NOW,
+)
+SHARD = Shard(key="k", enrichment="e", partition="p", wave=1, provider="x", endpoint="/", requests=2, bytes=9, path="k")
+
+
+def shard(state: ShardState, wave: int = 1, not_before: datetime | None = None) -> Shard:
+    return replace(SHARD, state=state, wave=wave, not_before=not_before)
+
+
+PLANNED, SUBMITTING, SUBMITTED, ENDED, COLLECTED = (
+    shard(state)
+    for state in (
+        ShardState.PLANNED,
+        ShardState.SUBMITTING,
+        ShardState.SUBMITTED,
+        ShardState.ENDED,
+        ShardState.COLLECTED,
+    )
+)
+LATER = shard(ShardState.PLANNED, not_before=NOW + timedelta(minutes=1))
+PUBLISHED = replace(PLAN, published_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("plan", "shards", "expected"),
+    [
+        pytest.param(PLAN, [PLANNED], Step.SUBMIT, id="planned-and-not-sent"),
+        pytest.param(PLAN, [SUBMITTED, PLANNED], Step.SUBMIT, id="half-sent"),
+        pytest.param(PLAN, [LATER], Step.WAIT, id="planned-for-later"),
+        pytest.param(PLAN, [SUBMITTING], Step.SUBMIT, id="claim-to-reconcile"),
+        pytest.param(PLAN, [SUBMITTED], Step.WAIT, id="with-the-provider"),
+        pytest.param(PLAN, [SUBMITTED, ENDED], Step.WAIT, id="wave-half-ended"),
+        pytest.param(PLAN, [ENDED], Step.COLLECT, id="wave-ended"),
+        pytest.param(PLAN, [ENDED, COLLECTED], Step.COLLECT, id="wave-half-collected"),
+        pytest.param(PLAN, [ENDED, LATER], Step.COLLECT, id="ended-while-a-shard-waits-for-room"),
+        pytest.param(PLAN, [ENDED, shard(ShardState.SUBMITTED, 2)], Step.COLLECT, id="another-wave-is-on-its-way"),
+        pytest.param(PLAN, [], Step.COLLECT, id="all-collected-not-published"),
+        pytest.param(replace(PLAN, pending=1), [], Step.SUBMIT, id="next-wave-is-due"),
+        pytest.param(replace(PLAN, pending=1), [SUBMITTED], Step.WAIT, id="next-wave-waits-for-this-one"),
+        pytest.param(PUBLISHED, [], Step.NOTHING, id="published"),
+        pytest.param(PUBLISHED, [COLLECTED], Step.NOTHING, id="published-and-collected"),
+        pytest.param(PUBLISHED, [ENDED], Step.COLLECT, id="an-old-prompts-answers-are-taken-home"),
+        pytest.param(replace(PLAN, held="billing"), [PLANNED], Step.HELD, id="held"),
+        pytest.param(replace(PLAN, held="billing", pending=1), [], Step.HELD, id="held-before-the-next-wave"),
+        pytest.param(replace(PLAN, held="billing"), [ENDED], Step.COLLECT, id="held-but-paid-for"),
+        pytest.param(replace(PLAN, held="billing"), [SUBMITTING], Step.SUBMIT, id="held-but-a-claim-is-open"),
+    ],
+)
+def test_next_step(plan: Plan, shards: list[Shard], expected: Step) -> None:
+    assert next_step(plan, shards, NOW) is expected
+
+
+def test_a_wave_has_ended_when_the_provider_is_done_with_all_of_it() -> None:
+    shards = [ENDED, shard(ShardState.ENDED, 2), shard(ShardState.SUBMITTED, 2), shard(ShardState.COLLECTED, 3)]
+    assert ended_waves(shards) == [1]
