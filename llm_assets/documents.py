@@ -16,7 +16,7 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
@@ -34,6 +34,8 @@ PARTITION = "{partition}"
 ID_CHARS_MAX = 512
 SLICE_ROWS = 20_000
 EXAMPLES = 5
+NAMES_TOLD = 30
+NAME_CHARS_TOLD = 40
 
 FORMATS = ("csv", "jsonl", "parquet")
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -226,7 +228,7 @@ class _File:
                 for piece in batch.iter_slices(rows):
                     yield self._documents(piece, row)
                     row += piece.height
-        except PolarsError as error:
+        except (PolarsError, OSError) as error:
             raise _unreadable(self.path, self._scan.format, error) from None
 
     def _check_columns(self) -> None:
@@ -234,8 +236,7 @@ class _File:
         needed = (source.id_column, source.text_column, *source.columns)
         if missing := [name for name in needed if name not in there]:
             raise DocumentsError(
-                f"{self.path}: there is no column {', '.join(map(repr, missing))}; the file has "
-                f"{', '.join(map(repr, there))}"
+                f"{self.path}: there is no column {', '.join(map(repr, missing))}; the file has {_listed(there)}"
             )
         for name, named in ((DOCUMENT_ID, source.id_column), (TEXT, source.text_column)):
             if name in there and name != named and name not in (source.id_column, source.text_column):
@@ -245,7 +246,8 @@ class _File:
                 )
         for name in (source.id_column, source.text_column):
             if there[name].is_nested() or there[name] == pl.Binary:
-                raise DocumentsError(f"{self.path}: the column {name!r} holds {there[name]}; expected strings")
+                held = there[name].base_type().__name__.lower()
+                raise DocumentsError(f"{self.path}: the column {name!r} holds {held}s; expected strings")
 
     def _documents(self, batch: pl.DataFrame, first_row: int) -> pl.DataFrame:
         """A slice of the file as documents; `first_row` counts from 0."""
@@ -293,6 +295,13 @@ class _File:
                 raise DocumentsError(
                     f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, which is declared as such"
                 )
+
+
+def _listed(names: Collection[str]) -> str:
+    """Column names for a message; without a header line, the first document's text would be among them."""
+    told = [repr(name) for name in names if len(name) <= NAME_CHARS_TOLD][:NAMES_TOLD]
+    more = len(names) - len(told)
+    return ", ".join(told + [f"{more} that are long or many"] * (more > 0))
 
 
 def _check_same(first: _File, other: _File) -> None:

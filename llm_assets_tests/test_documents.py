@@ -30,7 +30,7 @@ def written(source: DocumentSource, folder: Path, partition: str = "p") -> pl.Da
     target = folder / "out" / "documents.parquet"
     summary = source.write(partition, target)
     frame = pl.read_parquet(target)
-    empty = (frame["text"].fill_null("").str.strip_chars() == "").sum()
+    empty = frame.filter(pl.col("text").fill_null("").str.strip_chars() == "").height
     assert summary == DocumentsSummary(frame.height, target.stat().st_size, empty, summary.files)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert frame.equals(pl.concat([pl.DataFrame(schema=frame.schema), *read_documents(target, 2)]))
@@ -157,7 +157,7 @@ def test_several_files_in_the_order_of_their_names(tmp_path: Path) -> None:
 EMPTY = {"document_id": pl.String(), "text": pl.String(), "n": pl.Int64()}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n \n"], ids=["no file", "nothing", "blank lines"])
+@pytest.mark.parametrize("content", [None, b"", b"\n\n"], ids=["no file", "nothing", "blank lines"])
 @pytest.mark.parametrize("source", [CSV, JSONL, replace(JSONL, path="{partition}.jsonl.gz")])
 def test_a_partition_without_documents(tmp_path: Path, source: DocumentSource, content: bytes | None) -> None:
     source = replace(source, base=tmp_path, columns={"n": "integer"})
@@ -165,8 +165,6 @@ def test_a_partition_without_documents(tmp_path: Path, source: DocumentSource, c
         packed = gzip.compress(content) if source.path.endswith(".gz") else content
         (tmp_path / source.path.replace("{partition}", "p")).write_bytes(packed)
     target = tmp_path / "documents.parquet"
-    if content == b"\n \n" and source.path.endswith(".csv"):
-        pytest.skip("a header of one blank column: told as missing columns")
     summary = source.write("p", target)
     assert (summary.rows, summary.files, summary.empty_texts) == (0, 0, 0)
     assert dict(pl.read_parquet(target).schema) == EMPTY
@@ -301,14 +299,30 @@ def test_a_json_value_of_another_type(tmp_path: Path, kind: str, value: object) 
 # -- faults ------------------------------------------------------------------------------------------------
 
 CSV_EXPECTED = "UTF-8, as many fields in a row as in the header, quotes doubled inside quotes"
-JSONL_EXPECTED = "UTF-8, one JSON object a line, one type for each key"
+NO_OBJECT = (
+    "cannot be read as jsonl from line {} on; expected UTF-8, one JSON object a line, one type for each key "
+    "(ComputeError)"
+)
+HALF_A_PAIR = (
+    "line 1 is no JSON object, perhaps for half of a surrogate pair (\\ud800 to \\udfff); write the character itself "
+    "or leave it out"
+)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        pytest.param("id,body\n1,a\n,SECRET\n", "1 rows have no id in the column 'id', the first is row 2; .*", id="null id"),
-        pytest.param('id,body\n" ",a\n"",b\n', "2 rows have no id in the column 'id', the first is row 1; .*", id="blank ids"),
+        pytest.param(
+            "id,body\n1,a\n,SECRET\n", "1 rows have no id in the column 'id', the first is row 2; .*", id="null id"
+        ),
+        pytest.param(
+            'id,body\n" ",a\n"",b\n', "2 rows have no id in the column 'id', the first is row 1; .*", id="blank ids"
+        ),
+        pytest.param(
+            f"{'SECRET ' * 9},{'SECRET ' * 8}\n",
+            "there is no column 'id', 'body'; the file has 2 that are long or many",
+            id="no header",
+        ),
         pytest.param(
             f"id,body\n1,a\n{'x' * 513},b\n",
             r"the id in row 2 has more than 512 characters; is 'id' the column of ids\?",
@@ -342,7 +356,7 @@ JSONL_EXPECTED = "UTF-8, one JSON object a line, one type for each key"
             id="Latin-1",
         ),
     ],
-)  # fmt: skip
+)
 def test_bad_csv(tmp_path: Path, content: str | bytes, problem: str) -> None:
     csv(tmp_path, content)
     with pytest.raises(DocumentsError) as caught:
@@ -354,24 +368,32 @@ def test_bad_csv(tmp_path: Path, content: str | bytes, problem: str) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        pytest.param('{"id":1,"body":"x"}\n{"id":2,"bo', f"cannot be read as jsonl from line 2 on; expected {JSONL_EXPECTED}", id="cut off"),
-        pytest.param('{"id":1,"body":"x"}\n\nSECRET\n', f"cannot be read as jsonl from line 3 on; expected {JSONL_EXPECTED}", id="no JSON"),
-        pytest.param('[{"id":1,"body":"x"}]', f"cannot be read as jsonl from line 1 on; expected {JSONL_EXPECTED}", id="an array"),
-        pytest.param('{"id":1,"body":"x"} {"id":2,"body":"y"}', f"cannot be read as jsonl from line 1 on; expected {JSONL_EXPECTED}", id="two a line"),
-        pytest.param('{\n"id":1}', f"cannot be read as jsonl from line 1 on; expected {JSONL_EXPECTED}", id="pretty"),
-        pytest.param('\ufeff{"id":1,"body":"x"}', f"cannot be read as jsonl from line 1 on; expected {JSONL_EXPECTED}", id="byte order mark"),
-        pytest.param('{"id":1,"body":"SECRET \\ud83d"}', "line 1 is no JSON object, perhaps for half of a surrogate pair", id="half an emoji"),
-        pytest.param('{"id":1,"body":{"SECRET":1}}', "the column 'body' holds Struct", id="text is an object"),
-        pytest.param('{"id":[1],"body":"SECRET"}', "the column 'id' holds List", id="id is an array"),
+        pytest.param('{"id":1,"body":"x"}\n{"id":2,"bo', NO_OBJECT.format(2), id="cut off"),
+        pytest.param('{"id":1,"body":"x"}\n\nSECRET\n', NO_OBJECT.format(3), id="no JSON"),
+        pytest.param('[{"id":1,"body":"x"}]', NO_OBJECT.format(1), id="an array"),
+        pytest.param('{"id":1,"body":"x"} {"id":2,"body":"y"}', NO_OBJECT.format(1), id="two a line"),
+        pytest.param('{\n"id":1}', NO_OBJECT.format(1), id="pretty"),
+        pytest.param('\ufeff{"id":1,"body":"x"}', NO_OBJECT.format(1), id="byte order mark"),
+        pytest.param('{"id":1,"body":"SECRET \\ud83d"}', HALF_A_PAIR, id="half an emoji"),
+        pytest.param(
+            '{"id":1,"body":{"SECRET":1}}', "the column 'body' holds structs; expected strings", id="text is an object"
+        ),
+        pytest.param(
+            '{"id":[1],"body":"SECRET"}', "the column 'id' holds lists; expected strings", id="id is an array"
+        ),
         pytest.param('{"body":"SECRET"}', "there is no column 'id'; the file has 'body'", id="no id at all"),
-        pytest.param('{"id":1,"body":"x"}\n{"body":"SECRET"}', "1 rows have no id in the column 'id', the first is row 2", id="no id in one"),
+        pytest.param(
+            '{"id":1,"body":"x"}\n{"body":"SECRET"}',
+            "1 rows have no id in the column 'id', the first is row 2; every document needs one",
+            id="no id in one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_jsonl(tmp_path: Path, content: str, problem: str) -> None:
     (tmp_path / "p.jsonl").write_text(content)
     with pytest.raises(DocumentsError) as caught:
         written(JSONL, tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}/p.jsonl: {problem}")
+    assert str(caught.value) == f"{tmp_path}/p.jsonl: {problem}"
     assert "SECRET" not in str(caught.value)
 
 
@@ -384,7 +406,8 @@ def test_bad_parquet(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz"])
 def test_bad_gzip(tmp_path: Path, suffix: str) -> None:
-    whole = gzip.compress(b'{"id":1,"body":"a"}\n' * 100_000)
+    line = b'{"id":1,"body":"a"}\n' if suffix == "jsonl.gz" else b"id,body\n"
+    whole = gzip.compress(line * 100_000)
     (tmp_path / f"p.{suffix}").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DocumentsError, match=rf"p\.{suffix}: cannot be read"):
         written(replace(CSV, path=f"{{partition}}.{suffix}"), tmp_path)
