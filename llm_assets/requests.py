@@ -68,9 +68,9 @@ class Renderer:
             fingerprints.append(fingerprint)
             reasons.append(reason)
             messages.append(message)
-        plan = pl.DataFrame([documents[DOCUMENT_ID], fingerprints, reasons, messages], schema=PLAN_SCHEMA).with_columns(
-            documents.select(self._enrichment.keep)
-        )
+        columns = (documents[DOCUMENT_ID], fingerprints, reasons, messages)
+        plan = pl.DataFrame(dict(zip(PLAN_SCHEMA, columns, strict=True)), schema=PLAN_SCHEMA)
+        plan = plan.with_columns(documents.select(self._enrichment.keep))
         return RenderedSlice(plan, bodies)
 
     def _request(

@@ -1,0 +1,93 @@
+"""Result lines → exactly one outcome per request, whatever came back."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from llm_assets.answers import outcomes, read_lines, same_outcome, take_in
+from llm_assets.output_schema import OutputSchema
+from llm_assets.providers import get_provider
+from llm_assets.records import RESULTS_SCHEMA, Fingerprint, Reason
+from llm_assets.shards import custom_id
+
+KEY = "00000000000a"
+SENT = [Fingerprint(f"{number:032x}") for number in range(3)]
+OUTPUT = OutputSchema.from_fields("e", {"label": {"type": "string", "enum": ["a", "b"]}}, "test")
+DIALECT = get_provider("anthropic").dialect
+
+
+def line(number: int, text: str = '{"label":"a"}', key: str = KEY) -> bytes:
+    usage = {"input_tokens": 10, "output_tokens": 2}
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-5-5",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "usage": usage,
+    }
+    result = {"type": "succeeded", "message": message}
+    return orjson.dumps({"custom_id": custom_id(key, Fingerprint(f"{number:032x}")), "result": result})
+
+
+def reasons(*lines: bytes) -> list[str | None]:
+    return outcomes(SENT, take_in(lines, KEY, SENT, DIALECT), OUTPUT, 1)["reason"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param([line(0), line(1), line(2)], [None, None, None], id="all-there"),
+        pytest.param([line(2), line(0), line(1)], [None, None, None], id="shuffled"),
+        pytest.param([line(0), line(2)], [None, Reason.MISSING_RESULT, None], id="one-missing"),
+        pytest.param([], [Reason.MISSING_RESULT] * 3, id="nothing-came"),
+        pytest.param([line(0), line(1), line(2), line(7)], [None] * 3, id="one-that-was-not-sent"),
+        pytest.param([line(0, key="other"), line(1), line(2)], [Reason.MISSING_RESULT, None, None], id="other-shard"),
+        pytest.param([line(0), line(1), line(2), b"{not json"], [None] * 3, id="a-line-that-is-no-json"),
+        pytest.param([line(0), line(1), line(2), b"\xff\xfe"], [None] * 3, id="a-line-that-is-no-text"),
+        pytest.param([line(0), line(1, "no json"), line(2)], [None, Reason.INVALID_ANSWER, None], id="no-json"),
+        pytest.param([line(0), line(1, '{"label":"c"}'), line(2)], [None, Reason.INVALID_ANSWER, None], id="not-in-enum"),
+        pytest.param([line(0), line(1, ""), line(2)], [None, Reason.INVALID_ANSWER, None], id="empty-answer"),
+        pytest.param([line(0), line(1, "[" * 10_000), line(2)], [None, Reason.INVALID_ANSWER, None], id="deep-nesting"),
+    ],
+)
+def test_every_request_gets_exactly_one_outcome(lines: list[bytes], expected: list[str | None]) -> None:
+    assert reasons(*lines) == expected
+
+
+def test_the_first_of_two_results_wins_and_the_second_is_counted() -> None:
+    intake = take_in([line(0, '{"label":"a"}'), line(0, '{"label":"b"}')], KEY, SENT, DIALECT)
+    assert intake.duplicates == 1
+    assert outcomes(SENT, intake, OUTPUT, 1)["answer"][0] == '{"label":"a"}'
+
+
+def test_strays_are_counted() -> None:
+    intake = take_in([line(7), line(0, key="other"), b"[]", b"nonsense"], KEY, SENT, DIALECT)
+    assert (intake.lines, intake.unknown, intake.unreadable) == (4, 2, 2)
+
+
+def test_an_outcome_says_what_was_used_and_by_which_model() -> None:
+    row = outcomes(SENT, take_in([line(0)], KEY, SENT, DIALECT), OUTPUT, 2).row(0, named=True)
+    assert row["model"] == "claude-haiku-5-5"
+    assert (row["wave"], row["input_tokens"], row["output_tokens"]) == (2, 10, 2)
+
+
+def test_an_invalid_answer_is_kept_but_its_text_is_not_in_the_message() -> None:
+    row = outcomes(SENT, take_in([line(0, '{"label":"a secret"}')], KEY, SENT, DIALECT), OUTPUT, 1).row(0, named=True)
+    assert row["answer"] == '{"label":"a secret"}'
+    assert "secret" not in row["message"]
+
+
+def test_a_shard_that_failed_as_a_whole_gives_each_request_its_row() -> None:
+    frame = same_outcome(SENT, Reason.INVALID_REQUEST, "bad", "no", 1)
+    assert frame.schema == RESULTS_SCHEMA
+    assert frame["fingerprint"].to_list() == SENT
+    assert set(frame["reason"]) == {Reason.INVALID_REQUEST}
+
+
+def test_lines_are_split_at_newlines_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_bytes("{\"a\":\"x\u2028y\u0085z\"}\r\n\n{\"b\":1}\n".encode() + b'{"cut":')
+    assert list(read_lines([path])) == ['{"a":"x\u2028y\u0085z"}'.encode(), b'{"b":1}', b'{"cut":']
