@@ -48,6 +48,7 @@ TYPES: dict[str, pl.DataType] = {
     "date": pl.Date(),
     "datetime": _UTC,
 }
+_ROW = "\0row"  # beside columns of any name
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -171,7 +172,7 @@ class DocumentSource:
         """The partition's files that hold anything, all with the same columns."""
         scans = [scan for path in self.files(partition) if (scan := _scan(path, self._format or "")) is not None]
         if self._format == "jsonl":
-            scans = _jsonl_agreed(scans)
+            scans = _jsonl_agreed(scans, {self.id_column, self.text_column})
         files = [_File(self, scan) for scan in scans]
         for file in files[1:]:
             _check_same(files[0], file)
@@ -252,11 +253,11 @@ class _File:
     def _documents(self, batch: pl.DataFrame, first_row: int) -> pl.DataFrame:
         """A slice of the file as documents; `first_row` counts from 0."""
         source = self._source
-        batch = batch.with_row_index("__row", offset=first_row + 1)
+        batch = batch.with_row_index(_ROW, offset=first_row + 1)
         if self._scan.format == "csv":
-            batch = batch.filter(~pl.all_horizontal(pl.exclude("__row").is_null()))  # blank lines
+            batch = batch.filter(~pl.all_horizontal(pl.exclude(_ROW).is_null()))  # blank lines
         documents = batch.select(
-            pl.col("__row"),
+            pl.col(_ROW),
             _string(pl.col(source.id_column), self._scan.schema[source.id_column]).alias(DOCUMENT_ID),
             _string(pl.col(source.text_column), self._scan.schema[source.text_column]).alias(TEXT),
             *(
@@ -267,17 +268,17 @@ class _File:
         )
         self._check_ids(documents)
         self._check_values(batch, documents)
-        return documents.drop("__row")
+        return documents.drop(_ROW)
 
     def _check_ids(self, documents: pl.DataFrame) -> None:
         identifier = pl.col(DOCUMENT_ID)
-        blank = documents.filter(identifier.is_null() | (identifier.str.strip_chars() == ""))["__row"]
+        blank = documents.filter(identifier.is_null() | (identifier.str.strip_chars() == ""))[_ROW]
         if not blank.is_empty():
             raise DocumentsError(
                 f"{self.path}: {blank.len()} rows have no id in the column {self._source.id_column!r}, the first "
                 f"is row {blank[0]}; every document needs one"
             )
-        long = documents.filter(identifier.str.len_chars() > ID_CHARS_MAX)["__row"]
+        long = documents.filter(identifier.str.len_chars() > ID_CHARS_MAX)[_ROW]
         if not long.is_empty():
             raise DocumentsError(
                 f"{self.path}: the id in row {long[0]} has more than {ID_CHARS_MAX} characters; is "
@@ -290,7 +291,7 @@ class _File:
             there = read[name].is_not_null()
             if read[name].dtype == pl.String and kind != "string":
                 there &= read[name].str.strip_chars() != ""
-            lost = documents["__row"].filter(there & documents[name].is_null())
+            lost = documents[_ROW].filter(there & documents[name].is_null())
             if not lost.is_empty():
                 raise DocumentsError(
                     f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, which is declared as such"
@@ -301,7 +302,7 @@ def _listed(names: Collection[str]) -> str:
     """Column names for a message; without a header line, the first document's text would be among them."""
     told = [repr(name) for name in names if len(name) <= NAME_CHARS_TOLD][:NAMES_TOLD]
     more = len(names) - len(told)
-    return ", ".join(told + [f"{more} that are long or many"] * (more > 0))
+    return ", ".join(told + [f"{more} that are long or many"] * (more > 0)) or "no columns"
 
 
 def _check_same(first: _File, other: _File) -> None:
@@ -328,6 +329,13 @@ def _check_same(first: _File, other: _File) -> None:
 def _storable(dtype: pl.DataType) -> pl.DataType:
     """A column of nothing but nulls is stored as strings, which every reader knows."""
     return pl.String() if dtype == pl.Null else dtype
+
+
+def _holds_no_keys(dtype: object) -> bool:
+    """Whether a struct without fields is anywhere in a type."""
+    if isinstance(dtype, pl.Struct):
+        return not dtype.fields or any(_holds_no_keys(inner.dtype) for inner in dtype.fields)
+    return isinstance(dtype, pl.List) and _holds_no_keys(dtype.inner)
 
 
 def _string(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -395,18 +403,22 @@ def _scan(path: Path, kind: str) -> _Scan | None:
         raise _unreadable(path, kind, error) from None
 
 
-def _jsonl_agreed(scans: list[_Scan]) -> list[_Scan]:
-    """JSON Lines leave out what they do not know: all files get the columns of all, scalars as strings."""
+def _jsonl_agreed(scans: list[_Scan], strings: set[str]) -> list[_Scan]:
+    """JSON Lines leave out what they do not know: all files get the columns of all, some read as strings."""
     if not scans:
         return []
     empty = [pl.DataFrame(schema=scan.schema) for scan in scans]
     try:
-        schema = dict(pl.concat(empty, how="diagonal_relaxed").schema)
+        agreed = pl.concat(empty, how="diagonal_relaxed").schema
     except PolarsError:
         raise DocumentsError(
             f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have "
             "no common type"
         ) from None
+    # Parquet has no objects without keys: columns that hold some stay JSON texts.
+    strings = {name for name in strings if name in agreed and not agreed[name].is_nested()}
+    strings |= {name for name, dtype in agreed.items() if _holds_no_keys(dtype)}
+    schema = {name: pl.String() if name in strings else dtype for name, dtype in agreed.items()}
     return [
         _Scan(scan.path, scan.format, pl.scan_ndjson(glob.escape(str(scan.path)), schema=schema), schema)
         for scan in scans

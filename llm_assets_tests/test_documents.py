@@ -211,6 +211,17 @@ def test_jsonl_files_may_leave_out_what_they_do_not_know(tmp_path: Path) -> None
     ]
 
 
+def test_jsonl_ids_keep_their_digits(tmp_path: Path) -> None:
+    ids = [7, 1.5, 2**53 + 1, 2**64 + 1]
+    (tmp_path / "p.jsonl").write_text("".join(f'{{"id":{name},"body":"x"}}\n' for name in ids))
+    assert written(JSONL, tmp_path)["document_id"].to_list() == [str(name) for name in ids]
+
+
+def test_jsonl_objects_without_keys_stay_json(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"id":1,"body":"a","x":{},"y":[{"z":{}}],"w":[],"\\u0000":3}\n')
+    assert written(JSONL, tmp_path).rows() == [("1", "a", "{}", '[{"z": {}}]', [], 3)]
+
+
 @pytest.mark.parametrize("suffix", ["csv.gz", "jsonl.gz"])
 def test_compressed(tmp_path: Path, suffix: str) -> None:
     content = b"id,body\n1,a\n" if suffix == "csv.gz" else b'{"id":1,"body":"a"}\n'
@@ -381,6 +392,7 @@ def test_bad_csv(tmp_path: Path, content: str | bytes, problem: str) -> None:
         pytest.param(
             '{"id":[1],"body":"SECRET"}', "the column 'id' holds lists; expected strings", id="id is an array"
         ),
+        pytest.param("{}", "there is no column 'id', 'body'; the file has no columns", id="no keys"),
         pytest.param('{"body":"SECRET"}', "there is no column 'id'; the file has 'body'", id="no id at all"),
         pytest.param(
             '{"id":1,"body":"x"}\n{"body":"SECRET"}',
