@@ -1,47 +1,103 @@
-"""The asset checks of an enrichment: nothing lost, not too many failures, the declared schema."""
+"""The asset checks of an enrichment, read from the published tables: nothing lost, few failures, the schema."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
 
-from llm_assets.collection import Progress
+from llm_assets.components.resources import PlatformResource
 from llm_assets.enrichment import Enrichment
+from llm_assets.platform import Platform
+from llm_assets.records import DOCUMENT_ID
 
 
-def check_specs(enriched: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """What is checked whenever `enriched` is published."""
-    return [
-        dg.AssetCheckSpec("nothing_lost", asset=enriched, description="Documents = enriched + failed."),
-        dg.AssetCheckSpec(
-            "failure_rate", asset=enriched, description="The share of failures is below the declared limit."
-        ),
-        dg.AssetCheckSpec("schema", asset=enriched, description="Every declared field is there with its type."),
-    ]
+def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.AssetChecksDefinition:
+    """The checks of `<name>/enriched`; they run whenever it is published, and not before."""
+
+    @dg.multi_asset_check(
+        name=f"{enrichment.name}__checks",
+        specs=[
+            dg.AssetCheckSpec(
+                "nothing_lost", asset=enriched, description="Every document is in `enriched` or in `failed`, once."
+            ),
+            dg.AssetCheckSpec(
+                "failure_rate",
+                asset=enriched,
+                description=f"At most {enrichment.failure_rate_max:.1%} of the documents failed.",
+            ),
+            dg.AssetCheckSpec("schema", asset=enriched, description="Every declared field is there, with its type."),
+        ],
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> Iterator[dg.AssetCheckResult]:
+        with platform.platform() as opened:
+            partition = context.partition_key
+            answers = opened.store.scan(opened.store.enriched(enrichment.name, partition))
+            failures = opened.store.scan(opened.store.failed(enrichment.name, partition))
+            yield _nothing_lost(opened, enrichment, partition, enriched, answers, failures)
+            yield _failure_rate(enrichment, enriched, answers, failures)
+            yield _schema(enrichment, enriched, answers)
+
+    return checks
 
 
-def check_results(
-    enrichment: Enrichment, progress: Progress, found: Mapping[str, pl.DataType]
-) -> Iterator[dg.AssetCheckResult]:
-    """The verdicts on a published partition; `found` is the schema of its table."""
-    enriched = dg.AssetKey([enrichment.name, "enriched"])
-    yield dg.AssetCheckResult(
+def _nothing_lost(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    enriched: dg.AssetKey,
+    answers: pl.LazyFrame,
+    failures: pl.LazyFrame,
+) -> dg.AssetCheckResult:
+    plan = platform.ledger.plan(enrichment.name, partition)
+    wanted = (
+        platform.store.scan(plan.path).select(DOCUMENT_ID) if plan else pl.LazyFrame(schema={DOCUMENT_ID: pl.String})
+    )
+    settled = pl.concat([answers.select(DOCUMENT_ID), failures.select(DOCUMENT_ID)])
+    missing = _rows(wanted.join(settled, on=DOCUMENT_ID, how="anti"))
+    found, documents = _rows(settled), _rows(wanted)
+    return dg.AssetCheckResult(
         check_name="nothing_lost",
         asset_key=enriched,
-        passed=progress.documents == progress.enriched + progress.failed,
-        metadata={"documents": progress.documents, "enriched": progress.enriched, "failed": progress.failed},
+        passed=not missing and found == documents,
+        metadata={
+            "documents": documents,
+            "enriched": _rows(answers),
+            "failed": _rows(failures),
+            "missing": missing,
+        },
     )
-    rate = progress.failed / progress.documents if progress.documents else 0.0
-    yield dg.AssetCheckResult(
+
+
+def _failure_rate(
+    enrichment: Enrichment, enriched: dg.AssetKey, answers: pl.LazyFrame, failures: pl.LazyFrame
+) -> dg.AssetCheckResult:
+    failed, documents = _rows(failures), _rows(answers) + _rows(failures)
+    rate = failed / documents if documents else 0.0
+    return dg.AssetCheckResult(
         check_name="failure_rate",
         asset_key=enriched,
         passed=rate <= enrichment.failure_rate_max,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"failure_rate": rate, "failure_rate_max": enrichment.failure_rate_max},
+        metadata={"failure_rate": rate, "failure_rate_max": enrichment.failure_rate_max, "failed": failed},
     )
-    wrong = {
+
+
+def _schema(enrichment: Enrichment, enriched: dg.AssetKey, answers: pl.LazyFrame) -> dg.AssetCheckResult:
+    found = answers.collect_schema()
+    wrong: dict[str, str] = {
         name: f"expected {dtype}, found {found.get(name)}"
         for name, dtype in enrichment.output.frame_schema.items()
         if found.get(name) != dtype
     }
-    yield dg.AssetCheckResult(check_name="schema", asset_key=enriched, passed=not wrong, metadata=dict(wrong))
+    return dg.AssetCheckResult(
+        check_name="schema",
+        asset_key=enriched,
+        passed=not wrong,
+        metadata={"fields": len(enrichment.output.frame_schema), **wrong},
+    )
+
+
+def _rows(frame: pl.LazyFrame) -> int:
+    return int(frame.select(pl.len()).collect().item())

@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.collection import Progress, collect_partition
-from llm_assets.components.checks import check_results, check_specs
+from llm_assets.components.checks import enrichment_checks
 from llm_assets.components.documents import Documents, declared_in, documents_key
 from llm_assets.components.metadata import (
     column_schema,
@@ -156,7 +156,8 @@ def enrichment_definitions(
     enrichment.check(documents.schema)
     batches = _batches_asset(enrichment, partitions, owners)
     tables = _tables_asset(enrichment, documents, partitions, description, owners)
-    assets = dg.Definitions(assets=[batches, tables])
+    checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))
+    assets = dg.Definitions(assets=[batches, tables], asset_checks=[checks])
     return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, partitions, nightly))
 
 
@@ -242,16 +243,15 @@ def _tables_asset(
             spec("enriched", answers, _enriched_columns(enrichment, documents)),
             spec("failed", failures, _failed_columns(enrichment, documents)),
         ],
-        check_specs=check_specs(enriched),
     )
     def tables(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         with platform.platform() as opened:
             progress = collect_partition(opened, enrichment, context.partition_key)
             shards = opened.ledger.shards(enrichment.name, context.partition_key)
             if progress.published:
-                yield from _publish(context, enrichment, opened, progress)
+                yield from _published(enrichment, opened, context.partition_key, progress)
                 return
         observed = progress_metadata(progress, shards)
         context.log_event(dg.AssetObservation(asset_key=enriched, partition=context.partition_key, metadata=observed))
@@ -266,21 +266,18 @@ def _tables_asset(
     return tables
 
 
-def _publish(
-    context: dg.AssetExecutionContext, enrichment: Declared, platform: Platform, progress: Progress
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    partition = context.partition_key
+def _published(
+    enrichment: Declared, platform: Platform, partition: str, progress: Progress
+) -> Iterator[dg.MaterializeResult[None]]:
     shards = platform.ledger.shards(enrichment.name, partition)
     enriched = platform.store.enriched(enrichment.name, partition)
     failed = platform.store.failed(enrichment.name, partition)
-    found = platform.store.scan(enriched).collect_schema()
     yield dg.MaterializeResult(
         asset_key=asset_key(enrichment.name, "enriched"), metadata=enriched_metadata(progress, enriched, shards)
     )
     yield dg.MaterializeResult(
         asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed)
     )
-    yield from check_results(enrichment, progress, found)
 
 
 def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:
