@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
-from llm_assets.components.resources import PlatformResource
-from llm_assets.platform import Platform
+from llm_assets.components.resources import PROCESS_TAG, PlatformResource
+from llm_assets.platform import Platform, is_dead
 from llm_assets.polling import Poll, poll
 from llm_assets.records import Plan, Shard, ShardState
 from llm_assets.waves import Step, next_step
@@ -124,14 +124,17 @@ def _request(context: dg.SensorEvaluationContext, plan: Plan, step: Step) -> dg.
 
 
 def _attempts(instance: dg.DagsterInstance, work: str) -> list[Attempt]:
-    records = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))
-    return [
-        Attempt(
-            record.dagster_run.status,
-            datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None,
-        )
-        for record in records
-    ]
+    return [_attempt(instance, record) for record in instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))]
+
+
+def _attempt(instance: dg.DagsterInstance, record: dg.RunRecord) -> Attempt:
+    run = record.dagster_run
+    process = run.tags.get(PROCESS_TAG)
+    if run.status is dg.DagsterRunStatus.STARTED and process and is_dead(process):
+        # The code server was killed along with its runs: without this the run would stay STARTED for long.
+        instance.report_run_failed(run, f"its process {process} is gone")
+        return Attempt(dg.DagsterRunStatus.FAILURE, None)
+    return Attempt(run.status, datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None)
 
 
 def _observations(

@@ -20,7 +20,7 @@ from llm_assets.components.metadata import (
     progress_metadata,
     submission_metadata,
 )
-from llm_assets.components.resources import PlatformResource
+from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
@@ -194,6 +194,7 @@ def _batches_asset(
         context: dg.AssetExecutionContext, config: BatchesConfig, platform: dg.ResourceParam[PlatformResource]
     ) -> dg.MaterializeResult[None]:
         partition = context.partition_key
+        tag_process(context)
         with platform.platform() as opened:
             try:
                 reconcile_partition(opened, enrichment.name, partition)
@@ -247,6 +248,7 @@ def _tables_asset(
     def tables(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
     ) -> Iterator[dg.MaterializeResult[None]]:
+        tag_process(context)
         with platform.platform() as opened:
             progress = collect_partition(opened, enrichment, context.partition_key)
             shards = opened.ledger.shards(enrichment.name, context.partition_key)

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import dagster as dg
 
-from llm_assets.platform import Platform, Settings
+from llm_assets.platform import Platform, Settings, this_process
+
+# Names the process that executes a run, so that its death can be proven.
+PROCESS_TAG = "llm_assets/process"
+
+
+def tag_process(context: dg.AssetExecutionContext) -> None:
+    """Write on a run which process executes it, where that is one process from start to end."""
+    if context.job_def.executor_def is dg.in_process_executor:
+        context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
 
 
 class PlatformResource(dg.ConfigurableResource[Platform]):
