@@ -1,0 +1,274 @@
+"""The command line, `llm-assets`: a partition without a daemon, where everything is, the emulator, the demo.
+
+Commands only: they read options, call, and print. Tables and progress go through rich; with `--json` standard output
+holds one JSON document and nothing else. Exit codes: 0 done, 1 it did not work, 2 it was not asked rightly.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from llm_assets import console
+from llm_assets.demo import HOST, POLL_SECONDS, ROOT, Demo, Options, Report
+from llm_assets.errors import LLMAssetsError
+from llm_assets.platform import Platform, Settings
+from llm_assets.status import Outcome, PartitionStatus, outcome, statuses, together, tokens_so_far
+
+app = typer.Typer(
+    help="Tables of documents in, tables of answers out, through batch APIs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+_FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+
+
+class Model(StrEnum):
+    """What answers in the emulator."""
+
+    SCRIPTED = "scripted"
+    SMOLLM2 = "smollm2"
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
+    partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
+    as_json: AsJson = False,
+    poll_seconds: Annotated[float, typer.Option(min=0.1, help="The pause between two looks at the provider.")] = 10,
+) -> None:
+    """Do one partition to the end, in this process and without a daemon.
+
+    It may be stopped and started again at any time: nothing is lost and nothing is sent twice.
+    """
+    started = time.monotonic()
+    done = _run(name, partition, poll_seconds)
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json({"enrichment": name, "partition": partition} | _outcome_json(done) | {"seconds": round(seconds, 1)})
+        return
+    out = Console()
+    out.print(console.facts_table(f"{name} {partition}", _outcome_facts(done, seconds)))
+    if done.failures:
+        out.print(console.reasons_table(done.failures))
+    for path in done.tables:
+        out.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Only this enrichment.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where every partition is, from the ledger; no provider is asked."""
+    with _errors_exit(_FAILED):
+        found = _statuses(name)
+    if as_json:
+        _print_json({"partitions": [asdict(each) for each in found], "totals": _totals(found)})
+        return
+    out = Console()
+    if not found:
+        out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
+        return
+    out.print(console.status_table(found))
+    for line in console.held_lines(found):
+        out.print(line)
+
+
+@app.command()
+def emulator(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; Anthropic's base URL is the root, OpenAI's is /v1.")] = 8089,
+    model: Annotated[Model, typer.Option(help="What answers.")] = Model.SCRIPTED,
+    faults: Annotated[Path | None, typer.Option(help="A YAML file of faults.", exists=True, dir_okay=False)] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="The folder that its state lives in.")] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that a batch takes at least.")] = 0,
+) -> None:
+    """Serve both batch APIs on this machine, with answers from a script or a small local model."""
+    raise NotImplementedError
+
+
+@app.command()
+def demo(
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Keep everything up afterwards, and go on with what is there.")
+    ] = False,
+    as_json: AsJson = False,
+    port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
+    model: Annotated[Model, typer.Option(help="What answers instead of the providers.")] = Model.SMOLLM2,
+    folder: Annotated[Path | None, typer.Option(help="Where it writes.", show_default=".demo")] = None,
+) -> None:
+    """Show the whole flow: sample reviews through a real daemon and both protocols, no keys and no costs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    started = time.monotonic()
+    out = Console(stderr=as_json)
+    options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay)
+    with _errors_exit(_FAILED):
+        out.print("Starting the emulator and Dagster …", style="dim")
+        with Demo(options, say=lambda line: out.print(line, style="yellow", highlight=False)) as shown:
+            _watch(shown, out)
+            report, seconds = shown.report(), time.monotonic() - started
+            if as_json:
+                _print_json(_report_json(shown, report, seconds))
+            else:
+                _print_report(out, shown, report, seconds)
+            if stay:
+                _stay(shown, out)
+
+
+def _watch(shown: Demo, out: Console) -> None:
+    """The live table until everything is published."""
+    answered_by = "SmolLM2-135M on this machine" if shown.model == "smollm2" else "a script"
+    out.print(f"Emulated providers at http://{HOST}:{shown.emulator_port}, answered by {answered_by}", highlight=False)
+    out.print(f"Dagster's UI       at {shown.url}", highlight=False)
+    runs = shown.launch()
+    out.print(f"Started {len(runs)} runs; from here on the sensor does the rest, every {POLL_SECONDS} s.", style="dim")
+    with Live(console=out, refresh_per_second=4) as live:
+        for found in shown.watch(runs):
+            live.update(console.status_table(found) if found else Text("Dagster starts its runs …", "dim"))
+
+
+def _stay(shown: Demo, out: Console) -> None:
+    out.print(f"Everything stays up, sensor and schedules too: {shown.url}  (Ctrl-C ends it)", style="bold")
+    try:
+        while True:
+            shown.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        out.print("Ending …", style="dim")
+
+
+def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
+    """A partition to its end, under a progress bar on standard error."""
+    err = Console(stderr=True)
+    with _errors_exit(_MISUSED), err.status("Loading definitions"):
+        from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
+
+        target = find_target(name, partition)
+    with _platform() as platform:
+        with _errors_exit(_MISUSED):
+            platform.client(target.provider, None)  # raises when there is no key
+        with _errors_exit(_FAILED), open_instance() as instance, console.progress_bar(err) as bar:
+            task = bar.add_task(f"{name} {partition}", total=None, wave=0, tokens=0)
+            work = Foreground(target, platform, instance, poll_seconds, on_problem=bar.console.print)
+            for each in work.complete():
+                tokens = tokens_so_far(platform, name, partition)
+                bar.update(task, total=each.requests, completed=each.requests_done, wave=each.wave, tokens=tokens)
+            return outcome(platform.store, work.plan())
+
+
+def _statuses(name: str | None) -> list[PartitionStatus]:
+    settings = Settings.from_environment()
+    if not Path(settings.root).is_dir():
+        return []  # looking must not make a store
+    platform = Platform.open(settings)
+    try:
+        return statuses(platform, name)
+    finally:
+        platform.close()
+
+
+@contextmanager
+def _platform() -> Iterator[Platform]:
+    platform = Platform.open(Settings.from_environment())
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+@contextmanager
+def _errors_exit(code: int) -> Iterator[None]:
+    """What this project raises on purpose becomes one line on standard error and this exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _complain("stopped; nothing is lost, the same command goes on where this one was")
+        raise typer.Exit(_INTERRUPTED) from None
+    except Exception as error:
+        ours = _ours(error)
+        if ours is None:
+            raise
+        _complain(str(ours))
+        raise typer.Exit(code) from None
+
+
+def _ours(error: BaseException | None) -> LLMAssetsError | None:
+    """The error of this project that Dagster may have wrapped in its own."""
+    while error is not None and not isinstance(error, LLMAssetsError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _complain(message: str) -> None:
+    err = Console(stderr=True)
+    err.print(f"llm-assets: {message}", style="red", soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _outcome_json(done: Outcome) -> dict[str, Any]:
+    return asdict(done)
+
+
+def _outcome_facts(done: Outcome, seconds: float) -> dict[str, str]:
+    return {
+        "documents": console.number(done.documents),
+        "enriched": console.number(done.enriched),
+        "failed": console.number(done.failed),
+        "waves": console.number(done.waves),
+        "tokens in": console.number(done.input_tokens),
+        "tokens out": console.number(done.output_tokens),
+        "wall time": console.duration(seconds),
+    }
+
+
+def _totals(found: list[PartitionStatus]) -> dict[str, int]:
+    counted = ("documents", "requests", "requests_done", "batches_in_flight", "requests_in_flight", "requests_finished")
+    return {
+        "partitions": len(found),
+        "published": sum(each.published_at is not None for each in found),
+        "held": sum(bool(each.held) for each in found),
+        **{name: sum(getattr(each, name) for each in found) for name in (*counted, "requests_due")},
+    }
+
+
+def _report_json(shown: Demo, report: Report, seconds: float) -> dict[str, Any]:
+    return {
+        "answers_from": f"the emulator ({shown.model})",
+        "ui": shown.url,
+        "seconds": round(seconds, 1),
+        "enrichments": {
+            name: _outcome_json(done) | {"accuracy": report.accuracies[name]} for name, done in report.outcomes.items()
+        },
+        "examples": report.examples,
+        "accounting": report.accounting,
+    }
+
+
+def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> None:
+    out.print(console.outcomes_table(report.outcomes, report.accuracies))
+    failures = together(report.outcomes.values()).failures
+    if failures:
+        out.print(console.reasons_table(failures))
+    out.print(console.examples_table(report.examples))
+    out.print(f"All of it in {console.duration(seconds)}. The answers are the emulator's, not a provider's.")

@@ -1,0 +1,180 @@
+"""Tables and progress as the command line shows them. Nothing here decides or reads anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from llm_assets.status import Outcome, PartitionStatus
+from llm_assets.waves import Step
+
+_STEPS = {
+    Step.SUBMIT: Text("to send", "yellow"),
+    Step.WAIT: Text("waiting", "cyan"),
+    Step.COLLECT: Text("to collect", "magenta"),
+    Step.HELD: Text("held", "bold red"),
+}
+
+
+def table(title: str = "") -> Table:
+    """An empty table in this project's looks."""
+    return Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def number(value: int) -> str:
+    """A count with thousands separators."""
+    return f"{value:,}"
+
+
+def moment(value: datetime | None) -> str:
+    """A time in UTC to the minute, empty for none."""
+    return value.strftime("%Y-%m-%d %H:%M") if value else ""
+
+
+def duration(seconds: float) -> str:
+    """A wall time: 8.2 s, 3 min 20 s."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 60:,.0f} min {seconds % 60:.0f} s"
+
+
+def status_table(statuses: Sequence[PartitionStatus], title: str = "") -> Table:
+    """A row for each partition, and the totals; what is in flight reads: finished/requests in batches."""
+    found = table(title)
+    found.add_column("enrichment", no_wrap=True)
+    found.add_column("partition", no_wrap=True)
+    for name in ("documents", "requests", "wave", "in flight", "due"):
+        found.add_column(name, justify="right", no_wrap=True)
+    found.add_column("published (UTC)", no_wrap=True)
+    for status in statuses:
+        found.add_row(*_status_cells(status))
+    if len(statuses) > 1:
+        found.add_section()
+        found.add_row(*_total_cells(statuses), style="bold")
+    return found
+
+
+def held_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
+    """Why partitions are held, a line each."""
+    return [
+        Text.assemble((f"{status.enrichment} {status.partition} is held: ", "bold red"), status.held)
+        for status in statuses
+        if status.held
+    ]
+
+
+def _status_cells(status: PartitionStatus) -> list[str | Text]:
+    published = status.step is Step.NOTHING
+    return [
+        status.enrichment,
+        status.partition,
+        number(status.documents),
+        number(status.requests),
+        number(status.wave),
+        _in_flight([status]),
+        number(status.requests_due),
+        Text(moment(status.published_at), "green") if published else _STEPS[status.step],
+    ]
+
+
+def _total_cells(statuses: Sequence[PartitionStatus]) -> list[str]:
+    return [
+        "total",
+        number(len(statuses)),
+        number(sum(status.documents for status in statuses)),
+        number(sum(status.requests for status in statuses)),
+        "",
+        _in_flight(statuses),
+        number(sum(status.requests_due for status in statuses)),
+        f"{sum(status.step is Step.NOTHING for status in statuses):,} of {len(statuses):,}",
+    ]
+
+
+def _in_flight(statuses: Sequence[PartitionStatus]) -> str:
+    batches = sum(status.batches_in_flight for status in statuses)
+    requests = sum(status.requests_in_flight for status in statuses)
+    finished = sum(status.requests_finished for status in statuses)
+    return f"{finished:,}/{requests:,} in {batches:,}" if batches else ""
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """Names and values, a line each; values that are numbers are aligned with one another."""
+    found = table(title)
+    found.show_header = False
+    found.add_column("name", style="dim", no_wrap=True)
+    found.add_column("value", justify="right", overflow="fold")
+    for name, value in facts.items():
+        found.add_row(name, Text(value))
+    return found
+
+
+def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, float | None]) -> Table:
+    """A row for each enrichment: what came of its documents, and how often the answer was the label."""
+    found = table()
+    found.add_column("enrichment", no_wrap=True)
+    for name in ("documents", "enriched", "failed", "waves", "tokens in", "tokens out", "accuracy"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for name, done in outcomes.items():
+        counts = (done.documents, done.enriched, done.failed, done.waves, done.input_tokens, done.output_tokens)
+        rate = accuracies.get(name)
+        found.add_row(name, *map(number, counts), "" if rate is None else f"{rate:.1%}")
+    return found
+
+
+def examples_table(examples: Sequence[Mapping[str, str | None]]) -> Table:
+    """Some documents, shortened to a line, with label and answers; agreement is green."""
+    found = table("examples")
+    found.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    found.add_column("label", no_wrap=True)
+    enrichments = [name for name in (examples[0] if examples else {}) if name not in ("document_id", "text", "label")]
+    for name in enrichments:
+        found.add_column(name, no_wrap=True)
+    for example in examples:
+        label = example["label"]
+        answers = [_answer(example[name], label) for name in enrichments]
+        found.add_row(Text(" ".join((example["text"] or "").split())), label or "", *answers)
+    return found
+
+
+def _answer(answer: str | None, label: str | None) -> Text:
+    if answer is None:
+        return Text("failed", "red")
+    return Text(answer, "green" if answer == label else "yellow")
+
+
+def reasons_table(failures: Mapping[str, int], title: str = "failures by reason") -> Table:
+    """How many documents failed for which reason."""
+    found = table(title)
+    found.add_column("reason", no_wrap=True)
+    found.add_column("documents", justify="right")
+    for reason, count in failures.items():
+        found.add_row(reason, number(count))
+    return found
+
+
+def progress_bar(console: Console) -> Progress:
+    """Requests finished of all, wave and tokens; a task needs the fields `wave` and `tokens`."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} requests"),
+        TextColumn("[dim]wave[/] {task.fields[wave]}"),
+        TextColumn("[dim]tokens[/] {task.fields[tokens]:,}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

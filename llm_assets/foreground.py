@@ -1,0 +1,174 @@
+"""One partition of an enrichment to its end, in this process and without a daemon.
+
+It materializes the same Dagster assets that the sensor would start, on the instance of DAGSTER_HOME where that is
+set, so that the UI knows of these runs too. What comes next is decided where the sensor asks: in waves.py.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from llm_assets.components.enrichment import ENRICHMENT_TAG, asset_key
+from llm_assets.definitions import defs
+from llm_assets.errors import LLMAssetsError
+from llm_assets.platform import Platform
+from llm_assets.polling import poll
+from llm_assets.records import Plan
+from llm_assets.status import PartitionStatus, partition_status
+from llm_assets.waves import Step
+
+_CALLS_MAX = 25
+# Dagster's own log stays silent: what fails is said here, once.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A partition of a declared enrichment, and the job that holds its assets."""
+
+    enrichment: str
+    partition: str
+    provider: str
+    documents: dg.AssetKey
+    job: dg.JobDefinition = field(repr=False)
+
+    @property
+    def batches(self) -> dg.AssetKey:
+        """The asset that sends."""
+        return asset_key(self.enrichment, "batches")
+
+    @property
+    def tables(self) -> tuple[dg.AssetKey, dg.AssetKey]:
+        """The assets that collect and publish."""
+        return asset_key(self.enrichment, "enriched"), asset_key(self.enrichment, "failed")
+
+
+def find_target(enrichment: str, partition: str) -> Target:
+    """What this deployment declares under these names. Raises LLMAssetsError when it does not."""
+    definitions = _load()
+    graph = definitions.resolve_asset_graph()
+    names = sorted({node.tags[ENRICHMENT_TAG] for node in graph.asset_nodes if ENRICHMENT_TAG in node.tags})
+    if enrichment not in names:
+        raise LLMAssetsError(f"no enrichment is called {enrichment!r}; there are: {', '.join(names) or 'none'}")
+    batches = graph.get(asset_key(enrichment, "batches"))
+    partitions = batches.partitions_def
+    assert partitions is not None
+    if not partitions.has_partition_key(partition):
+        raise LLMAssetsError(f"{enrichment} has no partition {partition!r}; {_which(partitions)}")
+    return Target(
+        enrichment=enrichment,
+        partition=partition,
+        provider=str(batches.metadata["provider"]),
+        documents=next(iter(batches.parent_keys)),
+        job=definitions.resolve_implicit_global_asset_job_def(),
+    )
+
+
+def _load() -> dg.Definitions:
+    """What this deployment declares; Dagster's notes on its own beta interfaces are no news for a user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        definitions = defs()
+        definitions.resolve_asset_graph()  # kept by Dagster for the next time
+        return definitions
+
+
+def _which(partitions: dg.PartitionsDefinition[str]) -> str:
+    first, last = partitions.get_first_partition_key(), partitions.get_last_partition_key()
+    return f"there are {first} to {last}" if first and last else "there are none yet"
+
+
+@dataclass(slots=True)
+class Foreground:
+    """Does what the daemon would do for one partition, and waits in between.
+
+    `on_problem` gets sentences about providers that could not be asked; `sleep` is a test's to set.
+    """
+
+    target: Target
+    platform: Platform
+    instance: dg.DagsterInstance
+    poll_seconds: float
+    on_problem: Callable[[str], None]
+    sleep: Callable[[float], None] = time.sleep
+    _asked: int = 0
+
+    def complete(self) -> Iterator[PartitionStatus]:
+        """Send, wait and collect until the tables are published; yields the status whenever it may have moved.
+
+        Raises LLMAssetsError with the reason when the partition is held or a run fails.
+        """
+        self._materialize(self.target.documents, self.target.batches)
+        before: Step | None = None
+        while (status := self._status()).step is not Step.NOTHING:
+            yield status
+            if status.step is Step.HELD:
+                raise LLMAssetsError(f"{status.held}. Nothing more is sent until somebody acts; then run this again.")
+            if status.step is before:  # the provider is not done, or the outcome of a claim is still unknown
+                self.sleep(self.poll_seconds)
+            self._act(status.step)
+            before = status.step
+        yield status
+
+    def plan(self) -> Plan:
+        """The partition's plan, which there is once its batches were materialized."""
+        plan = self.platform.ledger.plan(self.target.enrichment, self.target.partition)
+        assert plan is not None
+        return plan
+
+    def _status(self) -> PartitionStatus:
+        plan = self.plan()
+        shards = self.platform.ledger.shards(plan.enrichment, plan.partition)
+        return partition_status(plan, shards, self.platform.clock())
+
+    def _act(self, step: Step) -> None:
+        if step is Step.SUBMIT:
+            self._materialize(self.target.batches)
+        elif step is Step.COLLECT:
+            self._materialize(*self.target.tables)
+        else:
+            self._poll()
+
+    def _poll(self) -> None:
+        shards = self.platform.ledger.shards(self.target.enrichment, self.target.partition)
+        report = poll(self.platform, shards, calls_max=_CALLS_MAX, start=self._asked)
+        self._asked += report.asked
+        for problem in report.problems:
+            self.on_problem(problem)
+
+    def _materialize(self, *assets: dg.AssetKey) -> None:
+        result = self.target.job.execute_in_process(
+            run_config=_QUIET,
+            instance=self.instance,
+            partition_key=self.target.partition,
+            asset_selection=list(assets),
+            raise_on_error=False,
+            tags={ENRICHMENT_TAG: self.target.enrichment},
+        )
+        if not result.success:
+            raise LLMAssetsError(_why(result))
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME, so that the UI knows; without one, an instance that ends with the process."""
+    return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """Why a run failed: the description of a dg.Failure, else the innermost error."""
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        data = event.step_failure_data
+        if data.user_failure_data is not None and data.user_failure_data.description:
+            return data.user_failure_data.description
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return f"{error.cls_name}: {error.message.partition(': ')[2] or error.message}".strip()
+    return "the run failed before its first step"

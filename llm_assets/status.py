@@ -1,0 +1,147 @@
+"""Where partitions are, read from the ledger and the store: what the command line shows.
+
+Reads only. Nothing here knows Dagster, and nothing is printed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from llm_assets.history import results_so_far
+from llm_assets.ledger import ACTIVE
+from llm_assets.platform import Platform
+from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.store import Store
+from llm_assets.waves import Step, next_step
+
+_WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionStatus:
+    """How far a partition is.
+
+    `requests` are all that it wants, `requests_done` those that nothing more is expected of now. In flight is what
+    the provider has, `requests_finished` of it as the provider counts (Anthropic: 0 until the batch ends);
+    `requests_due` wait to be sent.
+    """
+
+    enrichment: str
+    partition: str
+    documents: int
+    requests: int
+    requests_done: int
+    wave: int
+    batches_in_flight: int
+    requests_in_flight: int
+    requests_finished: int
+    requests_due: int
+    step: Step
+    held: str
+    published_at: datetime | None
+
+
+def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> PartitionStatus:
+    """The status of a plan with its active shards (others may be among them). Pure."""
+    in_flight = [shard for shard in shards if shard.state in _WITH_THE_PROVIDER]
+    requests_in_flight = sum(shard.requests for shard in in_flight)
+    finished = sum(_finished(shard) for shard in in_flight)
+    due = plan.pending + sum(shard.requests for shard in shards if shard.state is ShardState.PLANNED)
+    return PartitionStatus(
+        enrichment=plan.enrichment,
+        partition=plan.partition,
+        documents=plan.documents,
+        requests=plan.requests,
+        requests_done=max(0, plan.requests - (requests_in_flight - finished) - due),
+        wave=plan.wave,
+        batches_in_flight=len(in_flight),
+        requests_in_flight=requests_in_flight,
+        requests_finished=finished,
+        requests_due=due,
+        step=next_step(plan, shards, now),
+        held=plan.held,
+        published_at=plan.published_at,
+    )
+
+
+def _finished(shard: Shard) -> int:
+    return shard.requests if shard.state is ShardState.ENDED else min(shard.finished, shard.requests)
+
+
+def statuses(platform: Platform, enrichment: str | None = None) -> list[PartitionStatus]:
+    """All partitions that were ever planned, of one enrichment or of all, in the order of their names."""
+    by_partition: dict[tuple[str, str], list[Shard]] = defaultdict(list)
+    plans = platform.ledger.plans(enrichment)
+    for shard in platform.ledger.active_shards():
+        by_partition[shard.enrichment, shard.partition].append(shard)
+    now = platform.clock()
+    return [partition_status(plan, by_partition[plan.enrichment, plan.partition], now) for plan in plans]
+
+
+def tokens_so_far(platform: Platform, enrichment: str, partition: str) -> int:
+    """Tokens read and written by all that was collected for a partition."""
+    shards = [s for s in platform.ledger.shards(enrichment, partition) if s.state not in ACTIVE]
+    results = results_so_far(platform.store, shards)
+    used = results.select((pl.col("input_tokens") + pl.col("output_tokens")).sum()).collect()
+    return int(used.item())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a published partition, or of several: documents, waves, tokens of all attempts, and the tables.
+
+    `failures` counts documents by reason, the most frequent first.
+    """
+
+    documents: int
+    enriched: int
+    failed: int
+    waves: int
+    input_tokens: int
+    output_tokens: int
+    failures: dict[str, int]
+    tables: tuple[Path, ...]
+
+
+def outcome(store: Store, plan: Plan) -> Outcome:
+    """What came of a published partition, read from its tables."""
+    paths = (store.enriched(plan.enrichment, plan.partition), store.failed(plan.enrichment, plan.partition))
+    enriched, failed = (
+        store.scan(path).select(pl.len(), pl.col("input_tokens", "output_tokens").sum()).collect().row(0)
+        for path in paths
+    )
+    reasons = store.scan(paths[1]).select("reason").collect()["reason"].to_list()
+    return Outcome(
+        documents=plan.documents,
+        enriched=enriched[0],
+        failed=failed[0],
+        waves=plan.wave,
+        input_tokens=enriched[1] + failed[1],
+        output_tokens=enriched[2] + failed[2],
+        failures=dict(Counter(reasons).most_common()),
+        tables=tuple(store.local(path) for path in paths),
+    )
+
+
+def together(outcomes: Iterable[Outcome]) -> Outcome:
+    """Several outcomes as one: sums, and the most waves that any needed."""
+    found = list(outcomes)
+    failures: Counter[str] = Counter()
+    for each in found:
+        failures.update(each.failures)
+    return Outcome(
+        documents=sum(each.documents for each in found),
+        enriched=sum(each.enriched for each in found),
+        failed=sum(each.failed for each in found),
+        waves=max((each.waves for each in found), default=0),
+        input_tokens=sum(each.input_tokens for each in found),
+        output_tokens=sum(each.output_tokens for each in found),
+        failures=dict(failures.most_common()),
+        tables=tuple(path for each in found for path in each.tables),
+    )
