@@ -22,10 +22,10 @@ SCHEMA: dict[str, Any] = {
 }
 OBVIOUS = {
     "Absolutely wonderful. I love it and use it every day!": "positive",
-    "Terrible quality, it broke on the first day. A waste of money.": "negative",
+    "Terrible quality, it broke on the first day. Money down the drain.": "negative",
     "The food was delicious and the staff were lovely.": "positive",
     "The worst film I have ever seen: boring and far too long.": "negative",
-    "Awful service. I will never come back.": "negative",
+    "The service was awful and I will never come back.": "negative",
 }
 
 
