@@ -6,6 +6,7 @@ holds one JSON document and nothing else. Exit codes: 0 done, 1 it did not work,
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+_PIPE_COLUMNS = 120
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 
 
@@ -63,7 +65,7 @@ def run(
     if as_json:
         _print_json({"enrichment": name, "partition": partition} | _outcome_json(done) | {"seconds": round(seconds, 1)})
         return
-    out = Console()
+    out = _console()
     out.print(console.facts_table(f"{name} {partition}", _outcome_facts(done, seconds)))
     if done.failures:
         out.print(console.reasons_table(done.failures))
@@ -82,7 +84,7 @@ def status(
     if as_json:
         _print_json({"partitions": [asdict(each) for each in found], "totals": _totals(found)})
         return
-    out = Console()
+    out = _console()
     if not found:
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
@@ -101,7 +103,11 @@ def emulator(
     latency: Annotated[float, typer.Option(min=0, help="Seconds that a batch takes at least.")] = 0,
 ) -> None:
     """Serve both batch APIs on this machine, with answers from a script or a small local model."""
-    raise NotImplementedError
+    command = [sys.executable, "-m", "llm_assets.emulator", "--host", host, "--port", str(port), "--model", model]
+    command += ["--faults", str(faults)] if faults else []
+    command += ["--state-dir", str(state_dir)] if state_dir else []
+    command += ["--latency", str(latency)] if latency else []
+    os.execv(sys.executable, command)  # noqa: S606 (the emulator takes this process over, signals and all)
 
 
 @app.command()
@@ -118,7 +124,7 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     started = time.monotonic()
-    out = Console(stderr=as_json)
+    out = _console(stderr=as_json)
     options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay)
     with _errors_exit(_FAILED):
         out.print("Starting the emulator and Dagster …", style="dim")
@@ -157,7 +163,7 @@ def _stay(shown: Demo, out: Console) -> None:
 
 def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
     """A partition to its end, under a progress bar on standard error."""
-    err = Console(stderr=True)
+    err = _console(stderr=True)
     with _errors_exit(_MISUSED), err.status("Loading definitions"):
         from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
 
@@ -167,7 +173,7 @@ def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
             platform.client(target.provider, None)  # raises when there is no key
         with _errors_exit(_FAILED), open_instance() as instance, console.progress_bar(err) as bar:
             task = bar.add_task(f"{name} {partition}", total=None, wave=0, tokens=0)
-            work = Foreground(target, platform, instance, poll_seconds, on_problem=bar.console.print)
+            work = Foreground(target, platform, instance, poll_seconds, on_problem=_complain)
             for each in work.complete():
                 tokens = tokens_so_far(platform, name, partition)
                 bar.update(task, total=each.requests, completed=each.requests_done, wave=each.wave, tokens=tokens)
@@ -217,8 +223,14 @@ def _ours(error: BaseException | None) -> LLMAssetsError | None:
     return error
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """A console; where it is no terminal, with room for the tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPE_COLUMNS)
+
+
 def _complain(message: str) -> None:
-    err = Console(stderr=True)
+    err = _console(stderr=True)
     err.print(f"llm-assets: {message}", style="red", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -48,7 +48,7 @@ _START_SECONDS_MAX = 120
 _EXAMPLES = 6
 _FAKE_KEY = "emulator"
 # What could lead the processes to anything but this demo's own store, instance and emulator.
-_NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "LLM_ASSETS_", "DAGSTER_")
+_NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "DAGSTER_", "LLM_ASSETS_ROOT", "LLM_ASSETS_LEDGER_URL")
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {

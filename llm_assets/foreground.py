@@ -19,7 +19,7 @@ from llm_assets.definitions import defs
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
-from llm_assets.records import Plan
+from llm_assets.records import Plan, ShardState
 from llm_assets.status import PartitionStatus, partition_status
 from llm_assets.waves import Step
 
@@ -88,7 +88,7 @@ def _which(partitions: dg.PartitionsDefinition[str]) -> str:
 class Foreground:
     """Does what the daemon would do for one partition, and waits in between.
 
-    `on_problem` gets sentences about providers that could not be asked; `sleep` is a test's to set.
+    `on_problem` gets sentences about what went wrong and is tried again, each once; `sleep` is a test's to set.
     """
 
     target: Target
@@ -98,6 +98,7 @@ class Foreground:
     on_problem: Callable[[str], None]
     sleep: Callable[[float], None] = time.sleep
     _asked: int = 0
+    _told: set[str] = field(default_factory=set)
 
     def complete(self) -> Iterator[PartitionStatus]:
         """Send, wait and collect until the tables are published; yields the status whenever it may have moved.
@@ -113,6 +114,7 @@ class Foreground:
             if status.step is before:  # the provider is not done, or the outcome of a claim is still unknown
                 self.sleep(self.poll_seconds)
             self._act(status.step)
+            self._tell_of_unsent()
             before = status.step
         yield status
 
@@ -140,6 +142,17 @@ class Foreground:
         report = poll(self.platform, shards, calls_max=_CALLS_MAX, start=self._asked)
         self._asked += report.asked
         for problem in report.problems:
+            self._tell(problem)
+
+    def _tell_of_unsent(self) -> None:
+        """Say why shards are not with the provider, or may not be."""
+        for shard in self.platform.ledger.shards(self.target.enrichment, self.target.partition):
+            if shard.state in (ShardState.PLANNED, ShardState.SUBMITTING) and shard.message:
+                self._tell(f"a batch of {shard.requests:,} requests was not accepted yet: {shard.message}")
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self._told:
+            self._told.add(problem)
             self.on_problem(problem)
 
     def _materialize(self, *assets: dg.AssetKey) -> None:
