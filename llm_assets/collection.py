@@ -24,7 +24,7 @@ from llm_assets.history import partition_standings, results_so_far, sent_fingerp
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
 from llm_assets.polling import NOT_THERE_TOLERANCE, poll
-from llm_assets.providers import Client
+from llm_assets.providers import FILE_NOT_VISIBLE, Client
 from llm_assets.records import (
     DOCUMENT_ID,
     FAILED_SCHEMA,
@@ -138,6 +138,8 @@ def _refused(platform: Platform, shard: Shard, batch: Batch) -> int:
     reason = platform.dialect_of(shard).batch_reason(batch.code)
     if KIND_OF[reason] is not FailureKind.CAPACITY:
         return _fail_as_a_whole(platform, shard, reason)
+    if batch.code == FILE_NOT_VISIBLE:
+        platform.ledger.forget_staged(shard.key)
     wait = min(CAPACITY_WAIT * 2 ** len(shard.past_batches), CAPACITY_WAIT_MAX)
     platform.ledger.released(shard.key, code=batch.code, message=batch.message, not_before=platform.clock() + wait)
     return 0

@@ -26,7 +26,7 @@ _PAGES_MAX = 50
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """This batch is the shard's."""
+    """The shard is in this batch."""
 
     batch: Batch
 
@@ -43,7 +43,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """Any of these batches may be the shard's: somebody must choose."""
+    """Each of these batches may be the shard's: somebody must choose."""
 
     batch_ids: tuple[str, ...]
 

@@ -30,6 +30,7 @@ from llm_assets.errors import (
 )
 from llm_assets.history import partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
+from llm_assets.providers import FILE_NOT_VISIBLE
 from llm_assets.records import PLAN_SCHEMA, REQUESTS_SCHEMA, Fingerprint, Plan, Reason, Shard, ShardState
 from llm_assets.requests import Renderer
 from llm_assets.retries import Standing, room_for
@@ -151,6 +152,9 @@ def _send(platform: Platform, enrichment: Enrichment, shard: Shard, sent: Sent) 
 
 
 def _release(platform: Platform, shard: Shard, error: ProviderError) -> None:
+    if error.code == FILE_NOT_VISIBLE == shard.code:
+        # The second time that the staged file is not found: it is not late but gone, and uploading is free.
+        platform.ledger.forget_staged(shard.key)
     wait = timedelta(seconds=error.retry_after_s) if error.retry_after_s else RETRY_LATER
     platform.ledger.released(shard.key, code=error.code, message=str(error), not_before=platform.clock() + wait)
 

@@ -48,7 +48,9 @@ def reasons(*lines: bytes) -> list[str | None]:
         pytest.param([line(0), line(1), line(2), b"{not json"], [None] * 3, id="a-line-that-is-no-json"),
         pytest.param([line(0), line(1), line(2), b"\xff\xfe"], [None] * 3, id="a-line-that-is-no-text"),
         pytest.param([line(0), line(1, "no json"), line(2)], [None, Reason.INVALID_ANSWER, None], id="no-json"),
-        pytest.param([line(0), line(1, '{"label":"c"}'), line(2)], [None, Reason.INVALID_ANSWER, None], id="not-in-enum"),
+        pytest.param(
+            [line(0), line(1, '{"label":"c"}'), line(2)], [None, Reason.INVALID_ANSWER, None], id="not-in-enum"
+        ),
         pytest.param([line(0), line(1, ""), line(2)], [None, Reason.INVALID_ANSWER, None], id="empty-answer"),
         pytest.param([line(0), line(1, "[" * 10_000), line(2)], [None, Reason.INVALID_ANSWER, None], id="deep-nesting"),
     ],
@@ -89,5 +91,5 @@ def test_a_shard_that_failed_as_a_whole_gives_each_request_its_row() -> None:
 
 def test_lines_are_split_at_newlines_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    path.write_bytes("{\"a\":\"x\u2028y\u0085z\"}\r\n\n{\"b\":1}\n".encode() + b'{"cut":')
+    path.write_bytes('{"a":"x\u2028y\u0085z"}\r\n\n{"b":1}\n'.encode() + b'{"cut":')
     assert list(read_lines([path])) == ['{"a":"x\u2028y\u0085z"}'.encode(), b'{"b":1}', b'{"cut":']
