@@ -1,0 +1,42 @@
+"""When the sensor asks for another run of the same work."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from llm_assets.components.completion import Attempt, next_attempt
+
+NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+DONE, FAILED, STARTED, QUEUED = (
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.QUEUED,
+)
+
+
+def ago(seconds: int) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        pytest.param([], 1, id="never-tried"),
+        pytest.param([Attempt(STARTED, None)], None, id="in-flight"),
+        pytest.param([Attempt(QUEUED, None)], None, id="queued"),
+        pytest.param([Attempt(FAILED, ago(999)), Attempt(STARTED, None)], None, id="in-flight-after-a-failure"),
+        pytest.param([Attempt(DONE, ago(5))], None, id="just-done-and-still-due"),
+        pytest.param([Attempt(DONE, ago(30))], 2, id="done-and-still-due"),
+        pytest.param([Attempt(FAILED, ago(59))], None, id="failed-a-moment-ago"),
+        pytest.param([Attempt(FAILED, ago(60))], 2, id="failed-a-minute-ago"),
+        pytest.param([Attempt(FAILED, ago(999)), Attempt(FAILED, ago(60))], None, id="waits-longer-each-time"),
+        pytest.param([Attempt(FAILED, ago(999)), Attempt(FAILED, ago(120))], 3, id="second-failure"),
+        pytest.param([Attempt(FAILED, ago(3599))] * 20, None, id="an-hour-at-most-not-yet"),
+        pytest.param([Attempt(FAILED, ago(3600))] * 20, 21, id="an-hour-at-most"),
+        pytest.param([Attempt(FAILED, None)], 2, id="its-process-died"),
+    ],
+)
+def test_next_attempt(runs: list[Attempt], expected: int | None) -> None:
+    assert next_attempt(runs, NOW) == expected

@@ -1,0 +1,57 @@
+"""What became of a claim whose outcome is unknown: the verdict, from what the provider lists."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llm_assets.reconciliation import Adopt, Ambiguous, Release, Verdict, Wait, verdict
+from llm_assets.records import Batch, BatchCounts, BatchState, Shard, ShardState
+
+CLAIMED = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+DELAY = timedelta(minutes=2)
+SHARD = Shard(
+    key="k",
+    enrichment="e",
+    partition="p",
+    wave=1,
+    provider="x",
+    endpoint="/",
+    requests=100,
+    bytes=9,
+    path="k",
+    state=ShardState.SUBMITTING,
+    claimed_at=CLAIMED,
+    past_batches=("past",),
+)
+BATCH = Batch("b", BatchState.IN_PROGRESS, CLAIMED + timedelta(seconds=3), BatchCounts(total=100))
+
+
+def batch(batch_id: str, **changes: object) -> Batch:
+    return replace(BATCH, batch_id=batch_id, **changes)  # type: ignore[arg-type]
+
+
+OURS = batch("ours", stamp="k", counts=BatchCounts(total=7))
+
+
+@pytest.mark.parametrize(
+    ("stamped", "batches", "minutes", "expected"),
+    [
+        pytest.param(True, [batch("x", stamp="other"), OURS], 0, Adopt(OURS), id="stamp-finds-it-whatever-its-size"),
+        pytest.param(True, [batch("x", stamp="other")], 5, Release(), id="stamp-of-another"),
+        pytest.param(True, [batch("x")], 5, Release(), id="stamps-are-carried-and-this-has-none"),
+        pytest.param(True, [], 1, Wait(), id="not-visible-yet"),
+        pytest.param(True, [], 2, Release(), id="nothing-after-the-delay"),
+        pytest.param(False, [BATCH], 0, Adopt(BATCH), id="size-and-age"),
+        pytest.param(False, [batch("x", counts=BatchCounts(total=99))], 5, Release(), id="other-size"),
+        pytest.param(False, [batch("x", created_at=CLAIMED - timedelta(minutes=6))], 5, Release(), id="before-it"),
+        pytest.param(False, [batch("x", created_at=CLAIMED + timedelta(hours=1))], 5, Release(), id="long-after-it"),
+        pytest.param(False, [batch("taken")], 5, Release(), id="another-shards"),
+        pytest.param(False, [batch("past")], 5, Release(), id="disproved-before"),
+        pytest.param(False, [batch("a"), batch("b")], 5, Ambiguous(("a", "b")), id="two-candidates"),
+        pytest.param(False, [batch("a"), batch("taken")], 5, Adopt(batch("a")), id="one-of-two-is-another-shards"),
+    ],
+)
+def test_verdict(stamped: bool, batches: list[Batch], minutes: int, expected: Verdict) -> None:
+    now = CLAIMED + timedelta(minutes=minutes)
+    assert verdict(SHARD, batches, {"taken"}, stamped=stamped, now=now, visibility_delay=DELAY) == expected
