@@ -110,12 +110,21 @@ class Service:
         if (code := self.process.poll()) is not None:
             raise LLMAssetsError(f"{self.name} ended with exit code {code}; its log says why: {self.log}")
 
-    def stop(self) -> None:
+    def wait_for(self, port: int, path: str) -> None:
+        """Wait until it answers there over HTTP. Raises LLMAssetsError when it ends instead, or takes too long."""
+        deadline = time.monotonic() + _START_SECONDS_MAX
+        while not _answers_at(port, path):
+            self.check()
+            if time.monotonic() > deadline:
+                raise LLMAssetsError(f"{self.name} did not answer within {_START_SECONDS_MAX} s; its log: {self.log}")
+            time.sleep(0.2)
+
+    def stop(self, patience_s: float = 10.0) -> None:
         """End the whole group: children may outlive the first signal."""
-        for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             if not self._signal(number):
                 return
-            deadline = time.monotonic() + seconds
+            deadline = time.monotonic() + patience_s
             while self._signal(0) and time.monotonic() < deadline:
                 time.sleep(0.05)
 
@@ -218,7 +227,7 @@ class Demo:
                 outcomes=outcomes,
                 accuracies={name: accuracy(table) for name, table in answers.items()},
                 examples=examples(answers, _documents(platform)),
-                accounting=orjson.loads(_get(self.emulator_port, "/_emulator/accounting")),
+                accounting=orjson.loads(get(self.emulator_port, "/_emulator/accounting")),
             )
 
     # -- starting
@@ -253,12 +262,7 @@ class Demo:
         log = self.options.folder / "logs" / f"{name}.log"
         service = Service.start(name, command, self._environment(), log)
         self._services.append(service)
-        deadline = time.monotonic() + _START_SECONDS_MAX
-        while not _answers_at(port, path):
-            service.check()
-            if time.monotonic() > deadline:
-                raise LLMAssetsError(f"{name} did not answer within {_START_SECONDS_MAX} s; its log: {log}")
-            time.sleep(0.2)
+        service.wait_for(port, path)
 
     def _choose_model(self) -> str:
         if self.options.model == "smollm2" and not has_local_model():
@@ -403,13 +407,14 @@ def _locked(path: Path) -> IO[bytes]:
 
 def _answers_at(port: int, path: str) -> bool:
     try:
-        _get(port, path)
+        get(port, path)
     except (OSError, http.client.HTTPException, LLMAssetsError):
         return False
     return True
 
 
-def _get(port: int, path: str) -> bytes:
+def get(port: int, path: str) -> bytes:
+    """What a GET on this machine is answered with. Raises LLMAssetsError unless that is a 200."""
     return _ask(port, "GET", path)
 
 

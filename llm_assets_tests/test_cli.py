@@ -1,0 +1,246 @@
+"""The commands as processes, against the emulator: what they print, what they leave behind, how they end."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import orjson
+import polars as pl
+import pytest
+
+from llm_assets.demo import HOST, ROOT, Service, free_port, get
+
+LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
+PARTITION = "2026-11-01"
+SAMPLES = ROOT / "llm_assets" / "defs" / "reviews" / "data" / f"{PARTITION}.csv"
+ACCOUNTING = "/_emulator/accounting"
+FAULTS = [
+    {"fault": "overloaded", "match": "Boils in two minutes", "times": 1},
+    {"fault": "refusal", "match": "Forty minutes for two sandwiches"},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A folder to work in and an environment in which both providers are an emulator."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [LLM_ASSETS, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What a command prints with --json; it must have ended well."""
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def shell(folder: Path, port: int) -> Shell:
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "OPENAI_", "DAGSTER_"))
+    }
+    environment = {
+        "ANTHROPIC_API_KEY": "k",
+        "ANTHROPIC_BASE_URL": f"http://{HOST}:{port}",
+        "OPENAI_API_KEY": "k",
+        "OPENAI_BASE_URL": f"http://{HOST}:{port}/v1",
+        "LLM_ASSETS_ROOT": str(folder / "store"),
+        "COLUMNS": "100",
+    }
+    return Shell(folder, clean | environment)
+
+
+def serve(folder: Path, faults: list[dict[str, Any]]) -> tuple[Service, int]:
+    """`llm-assets emulator` with these faults, once it answers."""
+    port = free_port(0)
+    menu = folder / "faults.yaml"
+    menu.write_text(json.dumps(faults))  # JSON is YAML
+    command = [str(LLM_ASSETS), "emulator", "--port", str(port), "--faults", str(menu)]
+    service = Service.start("emulator", [*command, "--state-dir", str(folder / "emulator")], os.environ, folder / "log")
+    try:
+        service.wait_for(port, ACCOUNTING)
+    except BaseException:
+        service.stop()
+        raise
+    return service, port
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an emulator that everything in this module shares."""
+    service, port = serve(tmp_path_factory.mktemp("emulator"), FAULTS)
+    yield port
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, emulator: int) -> Shell:
+    """A folder in which one partition was run, on the instance of its DAGSTER_HOME."""
+    found = shell(tmp_path_factory.mktemp("run"), emulator)
+    home = found.folder / "home"
+    home.mkdir()
+    return Shell(found.folder, {**found.environment, "DAGSTER_HOME": str(home)})
+
+
+@pytest.fixture(scope="module")
+def ran(here: Shell) -> subprocess.CompletedProcess[str]:
+    """`run` of one sample partition through Anthropic's protocol."""
+    arguments = ["review_sentiment", "--partition", PARTITION, "--poll-seconds", "0.2", "--json"]
+    return here("run", *arguments)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """The sample documents' texts, those that are long enough not to occur by chance."""
+    with SAMPLES.open(encoding="utf-8", newline="") as file:
+        return [row["review"] for row in csv.DictReader(file) if len(row["review"]) > 20]
+
+
+def test_run_does_a_partition_to_the_end(ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0, ran.stderr
+    done = json.loads(ran.stdout)
+
+    assert (done["enrichment"], done["partition"]) == ("review_sentiment", PARTITION)
+    assert done["documents"] == 43 == done["enriched"] + done["failed"]
+    assert done["failures"] == {"empty_document": 1, "refusal": 1}
+    assert done["waves"] == 2
+    assert done["input_tokens"] > 0 < done["output_tokens"]
+    assert done["seconds"] > 0
+    enriched, failed = (pl.read_parquet(path) for path in done["tables"])
+    assert (enriched.height, failed.height) == (done["enriched"], done["failed"])
+
+
+def test_run_prints_no_document_and_no_log(ran: subprocess.CompletedProcess[str], texts: list[str]) -> None:
+    assert ran.stderr == ""
+    assert not [text for text in texts if text in ran.stdout]
+
+
+def test_dagster_knows_of_the_run(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    with dg.DagsterInstance.local_temp(str(here.folder / "home")) as instance:
+        for key in (["documents", "reviews"], ["review_sentiment", "batches"], ["review_sentiment", "enriched"]):
+            assert PARTITION in instance.get_materialized_partitions(dg.AssetKey(key))
+
+
+def test_run_again_sends_nothing_and_says_the_same(
+    here: Shell, ran: subprocess.CompletedProcess[str], emulator: int
+) -> None:
+    before = orjson.loads(get(emulator, ACCOUNTING))
+
+    again = here("run", "review_sentiment", "--partition", PARTITION)
+
+    assert again.returncode == 0, again.stderr
+    assert orjson.loads(get(emulator, ACCOUNTING)) == before
+    shown = again.stdout
+    assert all(word in shown for word in ("documents", "43", "waves", "tokens in", "refusal", "empty_document"))
+    for path in json.loads(ran.stdout)["tables"]:
+        assert path in shown.splitlines()
+
+
+def test_status_shows_what_the_ledger_says(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    found = here.json("status")
+
+    (partition,) = found["partitions"]
+    assert partition["published_at"] is not None
+    assert {name: partition[name] for name in ("enrichment", "partition", "documents", "wave", "step")} == {
+        "enrichment": "review_sentiment",
+        "partition": PARTITION,
+        "documents": 43,
+        "wave": 2,
+        "step": "nothing",
+    }
+    assert found["totals"]["documents"] == 43
+    assert found["totals"]["published"] == 1
+    assert here.json("status", "review_sentiment")["partitions"] == found["partitions"]
+    assert here.json("status", "another") == here.json("status", "another") | {"partitions": []}
+
+
+def test_the_status_table_fits_a_terminal(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    lines = here("status").stdout.splitlines()
+
+    assert any("review_sentiment" in line and PARTITION in line and "43" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_status_of_nothing_makes_nothing(tmp_path: Path, emulator: int) -> None:
+    empty = shell(tmp_path, emulator)
+
+    assert "Nothing was sent yet" in empty("status").stdout
+    assert empty.json("status")["totals"]["partitions"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        pytest.param(
+            ["reviw_sentiment", "--partition", PARTITION],
+            {},
+            "no enrichment is called 'reviw_sentiment'; there are: review_sentiment, review_sentiment_openai",
+            id="unknown-name",
+        ),
+        pytest.param(
+            ["review_sentiment", "--partition", "2026-10-31"],
+            {},
+            "review_sentiment has no partition '2026-10-31'; there are 2026-11-01 to ",
+            id="unknown-partition",
+        ),
+        pytest.param(
+            ["review_sentiment_openai", "--partition", PARTITION],
+            {"OPENAI_API_KEY": ""},
+            "no API key for openai: set the environment variable OPENAI_API_KEY",
+            id="no-key",
+        ),
+    ],
+)
+def test_what_cannot_be_run(
+    arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path, emulator: int
+) -> None:
+    done = shell(tmp_path, emulator)("run", *arguments, "--json", **environment)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert says in line
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "review_sentiment"], ["emulator", "--faults", "nowhere.yaml"]])
+def test_what_is_not_a_command_line(arguments: list[str], tmp_path: Path, emulator: int) -> None:
+    done = shell(tmp_path, emulator)(*arguments)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refused_account_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    service, port = serve(tmp_path, [{"fault": "http_401"}])
+    try:
+        refused = shell(tmp_path, port)
+        done = refused("run", "review_sentiment_openai", "--partition", PARTITION, "--poll-seconds", "0.2")
+        assert done.returncode == 1, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert "Nothing more is sent until somebody acts" in line
+        (partition,) = refused.json("status")["partitions"]
+        assert (partition["step"], partition["published_at"]) == ("held", None)
+        assert partition["held"] in " ".join(refused("status").stdout.split())
+    finally:
+        service.stop()

@@ -1,0 +1,150 @@
+"""The demo: the one test that tells the whole story, with a real daemon, and what could make a demo cost money."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from llm_assets.demo import ENRICHMENTS, HOST, Demo, Options, Service, accuracy, examples, free_port
+from llm_assets.errors import LLMAssetsError
+
+LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
+
+
+def processes_of(group: int) -> list[int]:
+    """The living processes of a group, zombies left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it ended meanwhile
+        if int(of_group) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A whole demo, with real-looking keys in the environment that must not be used."""
+    folder = tmp_path_factory.mktemp("demo")
+    environment = {
+        **os.environ,
+        "ANTHROPIC_API_KEY": "sk-ant-not-for-the-demo",
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "OPENAI_API_KEY": "sk-not-for-the-demo",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9",
+        "LLM_ASSETS_ROOT": str(folder / "elsewhere"),
+        "LLM_ASSETS_LEDGER_URL": f"sqlite:///{folder / 'elsewhere.db'}",
+        "DAGSTER_HOME": str(folder / "home"),
+    }
+    port = str(free_port(0))
+    command = [LLM_ASSETS, "demo", "--json", "--model", "scripted", "--port", port, "--folder", folder / "demo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done, folder
+
+
+def test_the_demo_publishes_everything_and_exits_0(
+    shown: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = shown
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+
+    assert report["answers_from"] == "the emulator (scripted)"
+    assert set(report["enrichments"]) == set(ENRICHMENTS)
+    for found in report["enrichments"].values():
+        assert found["documents"] == found["enriched"] + found["failed"] == 129
+        assert found["failures"]["empty_document"] == 2
+        assert found["waves"] == 2
+        assert found["input_tokens"] > 0
+        assert 0 <= found["accuracy"] <= 1
+    assert {example["label"] for example in report["examples"]} == {"positive", "negative", "neutral"}
+
+
+def test_the_demo_uses_nothing_of_the_users(shown: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    _, folder = shown
+    assert sorted(path.name for path in folder.iterdir()) == ["demo"]
+
+
+def test_a_demo_in_use_is_left_alone(tmp_path: Path) -> None:
+    options = Options(tmp_path, free_port(0), "scripted")
+    holder, other = Demo(options, print), Demo(options, print)
+    holder._prepare()
+    try:
+        with pytest.raises(LLMAssetsError, match="another demo is using"), other:
+            pass
+    finally:
+        holder.stop()
+
+
+@pytest.fixture
+def stubborn(tmp_path: Path) -> Iterator[Service]:
+    """A process that ignores SIGTERM, with a child that does so, too."""
+    script = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if len(sys.argv) < 2: subprocess.Popen([sys.executable, __file__, 'child'])\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    file = tmp_path / "stubborn.py"
+    file.write_text(script)
+    service = Service.start("stubborn", [sys.executable, str(file)], os.environ, tmp_path / "log")
+    yield service
+    service.stop()
+
+
+def test_a_service_is_ended_with_its_children(stubborn: Service) -> None:
+    while stubborn.log.read_text().count("ready") < 2:
+        stubborn.check()
+
+    stubborn.stop(patience_s=0.5)
+
+    assert processes_of(stubborn.process.pid) == []
+    assert stubborn.process.returncode == -signal.SIGKILL
+
+
+def test_a_taken_port_is_replaced() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) not in (0, port)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        pytest.param([("positive", "positive"), ("negative", "positive")], 0.5, id="half"),
+        pytest.param([("positive", "positive"), (None, "positive"), ("", "neutral")], 1.0, id="unlabelled left out"),
+        pytest.param([("positive", None)], 0.0, id="no answer is no agreement"),
+        pytest.param([(None, "positive")], None, id="nothing labelled"),
+        pytest.param([], None, id="nothing"),
+    ],
+)
+def test_accuracy(rows: list[tuple[str | None, str | None]], expected: float | None) -> None:
+    answers = pl.DataFrame(rows, schema={"label": pl.String, "sentiment": pl.String}, orient="row")
+    assert accuracy(answers) == expected
+
+
+def test_examples_are_a_few_of_each_label_with_all_answers() -> None:
+    rows: list[dict[str, Any]] = [
+        {"document_id": f"d{number}", "text": f"text {number}", "label": ("negative", "positive", None)[number % 3]}
+        for number in range(30)
+    ]
+    documents = pl.DataFrame(rows, schema={"document_id": pl.String, "text": pl.String, "label": pl.String})
+    answers = pl.DataFrame({"document_id": ["d0"], "sentiment": ["negative"]})
+
+    found = examples({"a": answers, "b": answers.clear()}, documents)
+
+    assert [example["document_id"] for example in found] == ["d0", "d3", "d6", "d1", "d4", "d7"]
+    assert found[0] == {"document_id": "d0", "text": "text 0", "label": "negative", "a": "negative", "b": None}
