@@ -38,6 +38,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 _PIPE_COLUMNS = 120
+_RESUMABLE = "stopped; nothing is lost, the same command goes on where this one was"
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 
 
@@ -171,7 +172,7 @@ def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
     with _platform() as platform:
         with _errors_exit(_MISUSED):
             platform.client(target.provider, None)  # raises when there is no key
-        with _errors_exit(_FAILED), open_instance() as instance, console.progress_bar(err) as bar:
+        with _errors_exit(_FAILED, stopped=_RESUMABLE), open_instance() as instance, console.progress_bar(err) as bar:
             task = bar.add_task(f"{name} {partition}", total=None, wave=0, tokens=0)
             work = Foreground(target, platform, instance, poll_seconds, on_problem=_complain)
             for each in work.complete():
@@ -201,12 +202,15 @@ def _platform() -> Iterator[Platform]:
 
 
 @contextmanager
-def _errors_exit(code: int) -> Iterator[None]:
-    """What this project raises on purpose becomes one line on standard error and this exit code."""
+def _errors_exit(code: int, stopped: str = "stopped") -> Iterator[None]:
+    """What this project raises on purpose becomes one line on standard error and this exit code.
+
+    `stopped` is said after Ctrl-C.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        _complain("stopped; nothing is lost, the same command goes on where this one was")
+        _complain(stopped)
         raise typer.Exit(_INTERRUPTED) from None
     except Exception as error:
         ours = _ours(error)

@@ -21,7 +21,7 @@ LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
 PARTITION = "2026-11-01"
 SAMPLES = ROOT / "llm_assets" / "defs" / "reviews" / "data" / f"{PARTITION}.csv"
 ACCOUNTING = "/_emulator/accounting"
-FAULTS = [
+FAULTS: list[dict[str, Any]] = [
     {"fault": "overloaded", "match": "Boils in two minutes", "times": 1},
     {"fault": "refusal", "match": "Forty minutes for two sandwiches"},
 ]

@@ -47,7 +47,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
         "DAGSTER_HOME": str(folder / "home"),
     }
     port = str(free_port(0))
-    command = [LLM_ASSETS, "demo", "--json", "--model", "scripted", "--port", port, "--folder", folder / "demo"]
+    command = [str(LLM_ASSETS), "demo", "--json", "--model", "scripted", "--port", port]
+    command += ["--folder", str(folder / "demo")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     return done, folder
 
