@@ -158,7 +158,7 @@ def enrichment_definitions(
     tables = _tables_asset(enrichment, documents, partitions, description, owners)
     checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))
     assets = dg.Definitions(assets=[batches, tables], asset_checks=[checks])
-    return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, partitions, nightly))
+    return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, nightly))
 
 
 def asset_key(enrichment: str, table: str) -> dg.AssetKey:
@@ -316,11 +316,11 @@ _DESCRIPTIONS = {
 }
 
 
-def _nightly(enrichment: Declared, partitions: dg.PartitionsDefinition[str], at: str) -> dg.Definitions:
+def _nightly(enrichment: Declared, at: str) -> dg.Definitions:
     """A schedule that reads and sends yesterday's documents; the sensor does the rest."""
     hour, minute = _time_of_day(at, enrichment.source)
     selection = dg.AssetSelection.assets(documents_key(enrichment.documents), asset_key(enrichment.name, "batches"))
-    job = dg.define_asset_job(f"{enrichment.name}_nightly", selection=selection, partitions_def=partitions)
+    job = dg.define_asset_job(f"{enrichment.name}_nightly", selection=selection)
     schedule = dg.build_schedule_from_partitioned_job(
         job, hour_of_day=hour, minute_of_hour=minute, default_status=dg.DefaultScheduleStatus.RUNNING
     )

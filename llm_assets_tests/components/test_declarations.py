@@ -1,0 +1,107 @@
+"""Declarations in YAML: what is wrong is said when definitions load, with the file that says it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+DOCUMENTS: dict[str, Any] = {
+    "name": "reviews",
+    "path": "data/{partition}.csv",
+    "id_column": "id",
+    "text_column": "body",
+    "columns": {"product": "string"},
+    "start_date": "2026-11-01",
+}
+ENRICHMENT: dict[str, Any] = {
+    "name": "topic",
+    "documents": "reviews",
+    "provider": "anthropic",
+    "model_name": "claude-haiku-5-5",
+    "prompt": "prompt.md",
+    "output": {"topic": {"type": "string", "enum": ["a", "b"]}},
+    "keep": ["product"],
+}
+PROMPT = "system:\nName the topic.\n\nuser:\n{{ product }}: {{ text }}\n"
+
+
+def load(folder: Path, enrichment: dict[str, Any], documents: dict[str, Any], prompt: str | None) -> dg.Definitions:
+    """The definitions of a project with one table of documents and one enrichment."""
+    with create_defs_folder_sandbox() as sandbox:
+        for name, kind, attributes in (
+            ("reviews", "Documents", documents),
+            ("topic", "Enrichment", enrichment),
+            ("completion", "BatchCompletion", {"every_seconds": 30}),
+        ):
+            there = sandbox.defs_folder_path / name
+            there.mkdir()
+            declared = {"type": f"llm_assets.components.{kind}", "attributes": attributes}
+            (there / "defs.yaml").write_text(yaml.safe_dump(declared))
+        if prompt is not None:
+            (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(prompt)
+        with sandbox.build_all_defs() as definitions:
+            return definitions
+
+
+def causes(error: BaseException) -> Iterator[str]:
+    """The messages of an error and of what caused it."""
+    found: BaseException | None = error
+    while found is not None:
+        yield str(found)
+        found = found.__cause__ or found.__context__
+
+
+def test_a_good_declaration_gives_the_assets_the_checks_and_the_sensor(tmp_path: Path) -> None:
+    definitions = load(tmp_path, ENRICHMENT | {"nightly": "02:30"}, DOCUMENTS, PROMPT)
+    graph = definitions.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
+        "documents/reviews",
+        "topic/batches",
+        "topic/enriched",
+        "topic/failed",
+    }
+    enriched = graph.get(dg.AssetKey(["topic", "enriched"]))
+    assert enriched.parent_keys == {dg.AssetKey(["topic", "batches"])}
+    assert enriched.group_name == "topic"
+    columns = {column.name: column.type for column in enriched.metadata["dagster/column_schema"].schema.columns}
+    assert columns["topic"] == columns["product"] == "String"
+    assert definitions.resolve_sensor_def("batch_completion").minimum_interval_seconds == 30
+    assert definitions.resolve_schedule_def("topic_nightly_schedule").cron_schedule == "30 2 * * *"
+
+
+CASES = [
+    pytest.param(ENRICHMENT | {"documents": "revews"}, DOCUMENTS, PROMPT, "there are: reviews", id="unknown-documents"),
+    pytest.param(ENRICHMENT | {"provider": "antropic"}, DOCUMENTS, PROMPT, "anthropic", id="misspelt-provider"),
+    pytest.param(ENRICHMENT, DOCUMENTS, None, "prompt.md does not exist", id="no-prompt-file"),
+    pytest.param(ENRICHMENT, DOCUMENTS, "{{ prodct }}", "prodct", id="variable-that-no-column-has"),
+    pytest.param(ENRICHMENT, DOCUMENTS, "{{ text ", "prompt.md", id="prompt-that-does-not-parse"),
+    pytest.param(ENRICHMENT, DOCUMENTS | {"columns": {}}, PROMPT, "product", id="undeclared-column"),
+    pytest.param(ENRICHMENT | {"output": None}, DOCUMENTS, PROMPT, "found neither of", id="no-output"),
+    pytest.param(ENRICHMENT | {"output_class": "a:B"}, DOCUMENTS, PROMPT, "found both of", id="two-outputs"),
+    pytest.param(ENRICHMENT | {"output": {"t": "strng"}}, DOCUMENTS, PROMPT, "strng", id="unknown-type"),
+    pytest.param(ENRICHMENT | {"keep": ["price"]}, DOCUMENTS, PROMPT, "price", id="kept-column-that-is-not-there"),
+    pytest.param(ENRICHMENT | {"max_tokens": 0}, DOCUMENTS, PROMPT, "max_tokens", id="no-room"),
+    pytest.param(ENRICHMENT | {"nightly": "half two"}, DOCUMENTS, PROMPT, "'02:30'", id="no-time-of-day"),
+    pytest.param(ENRICHMENT | {"nightly": "25:00"}, DOCUMENTS, PROMPT, "'02:30'", id="no-such-hour"),
+    pytest.param(ENRICHMENT | {"params": {"model": "x"}}, DOCUMENTS, PROMPT, "model", id="params-replace-the-model"),
+    pytest.param(ENRICHMENT | {"params": {"temperature": 0}}, DOCUMENTS, PROMPT, "temperature", id="temperature"),
+    pytest.param(ENRICHMENT | {"endpoint": "/v1/edits"}, DOCUMENTS, PROMPT, "/v1/edits", id="unknown-endpoint"),
+    pytest.param(ENRICHMENT | {"limits": {"requests": 0}}, DOCUMENTS, PROMPT, "limits", id="empty-shards"),
+    pytest.param(ENRICHMENT, DOCUMENTS | {"path": "data/all.csv"}, PROMPT, "{partition}", id="no-partition-in-path"),
+    pytest.param(ENRICHMENT, DOCUMENTS | {"text_column": "id"}, PROMPT, "id", id="text-is-the-id"),
+    pytest.param(ENRICHMENT, DOCUMENTS | {"path": "{partition}.xlsx"}, PROMPT, "xlsx", id="unknown-format"),
+]
+
+
+@pytest.mark.parametrize(("enrichment", "documents", "prompt", "says"), CASES)
+def test_a_bad_declaration_is_said_with_its_file(
+    tmp_path: Path, enrichment: dict[str, Any], documents: dict[str, Any], prompt: str | None, says: str
+) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster wraps what components raise
+        load(tmp_path, enrichment, documents, prompt)
+    told = [message for message in causes(caught.value) if "defs.yaml:" in message or "prompt.md" in message]
+    assert any(says in message for message in told), list(causes(caught.value))
