@@ -9,6 +9,8 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
+from llm_assets.components.resources import PlatformResource
+
 DOCUMENTS: dict[str, Any] = {
     "name": "reviews",
     "path": "data/{partition}.csv",
@@ -44,7 +46,7 @@ def load(folder: Path, enrichment: dict[str, Any], documents: dict[str, Any], pr
         if prompt is not None:
             (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(prompt)
         with sandbox.build_all_defs() as definitions:
-            return definitions
+            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
 
 
 def causes(error: BaseException) -> Iterator[str]:
@@ -67,7 +69,7 @@ def test_a_good_declaration_gives_the_assets_the_checks_and_the_sensor(tmp_path:
     enriched = graph.get(dg.AssetKey(["topic", "enriched"]))
     assert enriched.parent_keys == {dg.AssetKey(["topic", "batches"])}
     assert enriched.group_name == "topic"
-    columns = {column.name: column.type for column in enriched.metadata["dagster/column_schema"].schema.columns}
+    columns = {column.name: column.type for column in enriched.metadata["dagster/column_schema"].columns}
     assert columns["topic"] == columns["product"] == "String"
     assert definitions.resolve_sensor_def("batch_completion").minimum_interval_seconds == 30
     assert definitions.resolve_schedule_def("topic_nightly_schedule").cron_schedule == "30 2 * * *"
