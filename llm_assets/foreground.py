@@ -170,7 +170,9 @@ class Foreground:
 
 def open_instance() -> dg.DagsterInstance:
     """The instance of DAGSTER_HOME, so that the UI knows; without one, an instance that ends with the process."""
-    return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()
+    if os.environ.get("DAGSTER_HOME"):
+        return dg.DagsterInstance.get()
+    return dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}})
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

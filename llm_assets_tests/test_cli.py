@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -96,6 +97,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, emulator: int) -> Shell:
     found = shell(tmp_path_factory.mktemp("run"), emulator)
     home = found.folder / "home"
     home.mkdir()
+    shutil.copy(ROOT / "dagster.yaml", home)
     return Shell(found.folder, {**found.environment, "DAGSTER_HOME": str(home)})
 
 
