@@ -67,9 +67,10 @@ def run(
         _print_json({"enrichment": name, "partition": partition} | _outcome_json(done) | {"seconds": round(seconds, 1)})
         return
     out = _console()
-    out.print(console.facts_table(f"{name} {partition}", _outcome_facts(done, seconds)))
+    out.print(console.titled(f"{name} {partition}", console.facts_table(_outcome_facts(done, seconds))))
     if done.failures:
-        out.print(console.reasons_table(done.failures))
+        out.print(console.titled("Failures by reason", console.reasons_table(done.failures)))
+    out.print()
     for path in done.tables:
         out.print(str(path), soft_wrap=True, highlight=False, markup=False)
 
@@ -138,6 +139,7 @@ def demo(
                 _print_report(out, shown, report, seconds)
             if stay:
                 _stay(shown, out)
+            out.print("`make dev` does the same and keeps Dagster's UI up.", style="dim")
 
 
 def _watch(shown: Demo, out: Console) -> None:
@@ -282,9 +284,24 @@ def _report_json(shown: Demo, report: Report, seconds: float) -> dict[str, Any]:
 
 
 def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> None:
-    out.print(console.outcomes_table(report.outcomes, report.accuracies))
+    out.print(console.titled("What came of it", console.outcomes_table(report.outcomes, report.accuracies)))
     failures = together(report.outcomes.values()).failures
     if failures:
-        out.print(console.reasons_table(failures))
-    out.print(console.examples_table(report.examples))
-    out.print(f"All of it in {console.duration(seconds)}. The answers are the emulator's, not a provider's.")
+        out.print(console.titled("Failures by reason", console.reasons_table(failures)))
+    out.print(console.titled("Some answers", console.examples_table(report.examples)))
+    out.print(console.titled("The emulator's books", console.facts_table(_accounting_facts(report.accounting))))
+    out.print(
+        f"\nAll answers are the emulator's ({shown.model}), not a provider's: judge nothing by them.", style="yellow"
+    )
+    out.print(
+        f"Done in {console.duration(seconds)}; tables, ledger and logs lie in {shown.options.folder}", soft_wrap=True
+    )
+
+
+def _accounting_facts(accounting: dict[str, Any]) -> dict[str, str]:
+    return {
+        "batches accepted": console.number(accounting["batches"]),
+        "requests accepted": console.number(accounting["requests"]),
+        "requests billed": console.number(accounting["billed"]),
+        "answers billed twice": console.number(accounting["contents"]["billed_more_than_once"]),
+    }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -22,16 +22,14 @@ _STEPS = {
 }
 
 
-def table(title: str = "") -> Table:
+def table() -> Table:
     """An empty table in this project's looks."""
-    return Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+
+
+def titled(title: str, content: Table) -> Group:
+    """A table under its title, after an empty line."""
+    return Group("", Text(title, "bold"), content)
 
 
 def number(value: int) -> str:
@@ -51,9 +49,9 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60:,.0f} min {seconds % 60:.0f} s"
 
 
-def status_table(statuses: Sequence[PartitionStatus], title: str = "") -> Table:
+def status_table(statuses: Sequence[PartitionStatus]) -> Table:
     """A row for each partition, and the totals; what is in flight reads: finished/requests in batches."""
-    found = table(title)
+    found = table()
     found.add_column("enrichment", no_wrap=True)
     found.add_column("partition", no_wrap=True)
     for name in ("documents", "requests", "wave", "in flight", "due"):
@@ -110,9 +108,9 @@ def _in_flight(statuses: Sequence[PartitionStatus]) -> str:
     return f"{finished:,}/{requests:,} in {batches:,}" if batches else ""
 
 
-def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+def facts_table(facts: Mapping[str, str]) -> Table:
     """Names and values, a line each; values that are numbers are aligned with one another."""
-    found = table(title)
+    found = table()
     found.show_header = False
     found.add_column("name", style="dim", no_wrap=True)
     found.add_column("value", justify="right", overflow="fold")
@@ -136,7 +134,8 @@ def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, flo
 
 def examples_table(examples: Sequence[Mapping[str, str | None]]) -> Table:
     """Some documents, shortened to a line, with label and answers; agreement is green."""
-    found = table("examples")
+    found = table()
+    found.expand = True  # the text takes what is left of the line
     found.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     found.add_column("label", no_wrap=True)
     enrichments = [name for name in (examples[0] if examples else {}) if name not in ("document_id", "text", "label")]
@@ -155,9 +154,9 @@ def _answer(answer: str | None, label: str | None) -> Text:
     return Text(answer, "green" if answer == label else "yellow")
 
 
-def reasons_table(failures: Mapping[str, int], title: str = "failures by reason") -> Table:
+def reasons_table(failures: Mapping[str, int]) -> Table:
     """How many documents failed for which reason."""
-    found = table(title)
+    found = table()
     found.add_column("reason", no_wrap=True)
     found.add_column("documents", justify="right")
     for reason, count in failures.items():
