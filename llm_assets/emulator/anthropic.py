@@ -180,8 +180,7 @@ class Anthropic:
         return self._shown(batch, base_url)
 
     def _indexed(self, body: Path) -> RowIndex:
-        seen: set[str] = set()
-        return index_requests(body, partial(_check_row, seen), self._limits.anthropic_rows)
+        return index_requests(body, lambda: partial(_check_row, set()), self._limits.anthropic_rows)
 
     def _stored(self, body: Path, index: RowIndex) -> Row:
         """Everything on disk, then the row in the database: from here on the batch exists."""

@@ -7,7 +7,7 @@ results can be made in any order without holding the requests in memory.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -77,16 +77,19 @@ def mapped(path: Path) -> Iterator[Any]:
         yield view
 
 
-def index_requests(body: Path, check: Any, rows_max: int) -> RowIndex:
-    """The rows of `{"requests":[…]}`. `check(number, row)` raises BodyProblem for a row that cannot be taken.
+Check = Callable[[int, Any], None]
+
+
+def index_requests(body: Path, new_check: Callable[[], Check], rows_max: int) -> RowIndex:
+    """The rows of `{"requests":[…]}`. A check, fresh for each reading, raises BodyProblem for a row that is wrong.
 
     A body with one request a line is read line by line; any other is parsed whole and written anew, line by line.
     """
-    index = _by_line(body, check, rows_max)
-    return index if index is not None else _parsed_whole(body, check, rows_max)
+    index = _by_line(body, new_check(), rows_max)
+    return index if index is not None else _parsed_whole(body, new_check(), rows_max)
 
 
-def _by_line(body: Path, check: Any, rows_max: int) -> RowIndex | None:
+def _by_line(body: Path, check: Check, rows_max: int) -> RowIndex | None:
     index = RowIndex()
     with body.open("rb") as file:
         offset = len(first := file.readline())
@@ -117,7 +120,7 @@ def _loaded(raw: bytes) -> Any:
         return None
 
 
-def _parsed_whole(body: Path, check: Any, rows_max: int) -> RowIndex:
+def _parsed_whole(body: Path, check: Check, rows_max: int) -> RowIndex:
     requests = _requests(body)
     if len(requests) > rows_max:
         raise TooManyRows
