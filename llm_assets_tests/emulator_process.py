@@ -17,7 +17,7 @@ _STOP_SECONDS_MAX = 10
 
 
 class EmulatorGone(Exception):
-    """The process ended before it was ready; its words follow."""
+    """The process ended although nobody stopped it here; its words follow."""
 
 
 class Emulator:
@@ -147,6 +147,7 @@ class Emulator:
         return (json.loads(line) for line in self._raw("GET", path).splitlines())
 
     def _raw(self, method: str, path: str, body: Any = None) -> bytes:
+        self._check_alive()
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
@@ -157,6 +158,11 @@ class Emulator:
         if reply.status != 200:
             raise ValueError(f"{method} {path}: HTTP {reply.status} {content.decode(errors='replace')}")
         return content
+
+    def _check_alive(self) -> None:
+        code = self._process.poll() if self._process else None
+        if code is not None:
+            raise EmulatorGone(f"exit code {code}: {(self.state_dir / 'emulator.log').read_text()[-2000:]}")
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "llm_assets.emulator", "--host", "127.0.0.1", "--port", str(self.port)]

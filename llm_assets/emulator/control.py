@@ -128,7 +128,7 @@ class Control:
         if detail == "rows":
             return StreamingResponse(self._accounting.rows(), media_type="application/x-jsonl")
         if detail == "contents":
-            least = {name: int(query.get(name, "0")) for name in ("billed_min", "accepted_min")}
+            least = {name: _number(query.get(name, "0")) for name in ("billed_min", "accepted_min")}
             return StreamingResponse(self._accounting.contents(**least), media_type="application/x-jsonl")
         if detail == "batches":
             return json_reply({"batches": await run_in_threadpool(self._accounting.batches)})
@@ -161,6 +161,12 @@ class Control:
 def error_reply(error: Exception) -> Response:
     """A request that makes no sense."""
     return json_reply({"error": str(error)}, 400)
+
+
+def _number(found: str) -> int:
+    if not found.isdigit():
+        raise ControlError(f"found {found!r}; expected a number")
+    return int(found)
 
 
 def _json(body: bytes) -> Any:

@@ -18,6 +18,10 @@ import orjson
 import yaml
 
 ALWAYS = "always"
+ROUTES = (
+    *("create", "retrieve", "list", "results", "cancel", "delete", "ask"),
+    *("upload", "retrieve_file", "list_files", "delete_file", "any"),
+)
 ANTHROPIC, OPENAI = "anthropic", "openai"
 _BOTH = (ANTHROPIC, OPENAI)
 
@@ -328,6 +332,8 @@ def _check_values(where: str, entry: Mapping[str, Any], fault: Fault) -> None:
         raise FaultFileError(f"{where}: {fault.name} with provider {entry['provider']!r}; expected {expected}")
     if "route" in entry and fault.scope is not Scope.TRANSPORT:
         raise FaultFileError(f"{where}: {fault.name} meets a {fault.scope}; only faults of the transport have a route")
+    if entry.get("route", "any") not in ROUTES:
+        raise FaultFileError(f"{where}: route is {entry['route']!r}; expected one of {', '.join(ROUTES)}")
     if "custom_id" in entry and fault.scope is Scope.TRANSPORT:
         raise FaultFileError(f"{where}: {fault.name} meets a call, which has no custom_id; use `match` on its path")
 

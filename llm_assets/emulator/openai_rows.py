@@ -182,8 +182,8 @@ def _question(turns: Any, instructions: Any, wanted: Mapping[str, Any], bound: i
     system = [instructions] if isinstance(instructions, str) else []
     messages: list[tuple[str, str]] = []
     for turn in [{"role": "user", "content": turns}] if isinstance(turns, str) else turns:
-        if not isinstance(turn, dict):
-            return Problem(INVALID, "Invalid type for 'input': expected objects.", 400, "invalid_type", "input")
+        if not isinstance(turn, dict) or not isinstance(turn.get("content", ""), str | list | None):
+            return Problem(INVALID, "Invalid type for 'input': expected messages.", 400, "invalid_type", "input")
         role, text = turn.get("role"), _text(turn.get("content"))
         if role in ("system", "developer"):
             system.append(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import ipaddress
 import socket
 import sys
@@ -100,17 +101,19 @@ def serve(
         pass
     finally:
         emulator.close()
+        typer.echo("emulator: stopped", err=True)  # whose log ends without this was killed
 
 
 def main(
     host: Annotated[str, typer.Option(help="The address to listen on; loopback only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8089,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0 takes a free one.")] = 8089,
     model: Annotated[str, typer.Option(help="What answers: scripted or smollm2.")] = "scripted",
     faults: Annotated[Path | None, typer.Option(help="A YAML or JSON file of faults.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="The folder that its state lives in.")] = None,
     latency: Annotated[float, typer.Option(min=0, help="Seconds that a batch takes at least.")] = 0,
 ) -> None:
     """Serve both batch APIs on this machine: Anthropic's at the root, OpenAI's under /v1."""
+    faulthandler.enable()  # models run native code
     try:
         serve(host, port, model, faults, state_dir, latency)
     except (NotLoopback, ModelUnavailable, FaultFileError, OSError) as error:

@@ -21,7 +21,7 @@ SCHEMA: dict[str, Any] = {
 Json = dict[str, Any]
 
 
-def params(text: str = "I love it", **changes: Any) -> Json:
+def params(text: str = "I love it", /, **changes: Any) -> Json:
     """Good params; a change to None leaves the key out."""
     good = {
         "model": "claude-haiku-5-5",
@@ -32,7 +32,7 @@ def params(text: str = "I love it", **changes: Any) -> Json:
     return {key: value for key, value in (good | changes).items() if value is not None}
 
 
-def body(text: str = "I love it", **changes: Any) -> Json:
+def body(text: str = "I love it", /, **changes: Any) -> Json:
     """A good body for /v1/responses."""
     wanted = {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True}
     good = {
@@ -44,7 +44,7 @@ def body(text: str = "I love it", **changes: Any) -> Json:
     return {key: value for key, value in (good | changes).items() if value is not None}
 
 
-def chat(text: str = "I love it", **changes: Any) -> Json:
+def chat(text: str = "I love it", /, **changes: Any) -> Json:
     """A good body for /v1/chat/completions."""
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
     good = {
