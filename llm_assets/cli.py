@@ -149,6 +149,7 @@ def _watch(shown: Demo, out: Console) -> None:
     out.print(f"Dagster's UI       at {shown.url}", highlight=False)
     runs = shown.launch()
     out.print(f"Started {len(runs)} runs; from here on the sensor does the rest, every {POLL_SECONDS} s.", style="dim")
+    out.print()
     with Live(console=out, refresh_per_second=4) as live:
         for found in shown.watch(runs):
             live.update(console.status_table(found) if found else Text("Dagster starts its runs …", "dim"))
@@ -280,6 +281,8 @@ def _report_json(shown: Demo, report: Report, seconds: float) -> dict[str, Any]:
         },
         "examples": report.examples,
         "accounting": report.accounting,
+        "asked_again": report.asked_again,
+        "paid_twice": report.paid_twice,
     }
 
 
@@ -289,7 +292,7 @@ def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> 
     if failures:
         out.print(console.titled("Failures by reason", console.reasons_table(failures)))
     out.print(console.titled("Some answers", console.examples_table(report.examples)))
-    out.print(console.titled("The emulator's books", console.facts_table(_accounting_facts(report.accounting))))
+    out.print(console.titled("The emulator's books", console.facts_table(_accounting_facts(report))))
     out.print(
         f"\nAll answers are the emulator's ({shown.model}), not a provider's: judge nothing by them.", style="yellow"
     )
@@ -298,10 +301,11 @@ def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> 
     )
 
 
-def _accounting_facts(accounting: dict[str, Any]) -> dict[str, str]:
+def _accounting_facts(report: Report) -> dict[str, str]:
     return {
-        "batches accepted": console.number(accounting["batches"]),
-        "requests accepted": console.number(accounting["requests"]),
-        "requests billed": console.number(accounting["billed"]),
-        "answers billed twice": console.number(accounting["contents"]["billed_more_than_once"]),
+        "batches accepted": console.number(report.accounting["batches"]),
+        "requests accepted": console.number(report.accounting["requests"]),
+        "requests billed": console.number(report.accounting["billed"]),
+        "asked again, the first answer was of no use": console.number(report.asked_again),
+        "paid twice for the same answer": console.number(report.paid_twice),
     }

@@ -74,12 +74,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of it: by enrichment, some answers side by side, and the emulator's own books."""
+    """What came of it: by enrichment, some answers side by side, and the emulator's own books.
+
+    `asked_again` counts the bills for answers that could not be used, `paid_twice` those that nothing explains.
+    """
 
     outcomes: Mapping[str, Outcome]
     accuracies: Mapping[str, float | None]
     examples: list[dict[str, str | None]]
     accounting: dict[str, Any]
+    asked_again: int
+    paid_twice: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +228,15 @@ class Demo:
                 plans = [plan for plan in platform.ledger.plans(name) if plan.partition in PARTITIONS]
                 outcomes[name] = together(outcome(platform.store, plan) for plan in plans)
             answers = {name: _answers(platform, name) for name in ENRICHMENTS}
+            bills = pl.read_ndjson(get(self.emulator_port, "/_emulator/accounting?detail=rows"))
+            asked_again, paid_twice = extra_bills(bills, _collected(platform))
             return Report(
                 outcomes=outcomes,
                 accuracies={name: accuracy(table) for name, table in answers.items()},
                 examples=examples(answers, _documents(platform)),
                 accounting=orjson.loads(get(self.emulator_port, "/_emulator/accounting")),
+                asked_again=asked_again,
+                paid_twice=paid_twice,
             )
 
     # -- starting
@@ -356,6 +365,39 @@ def examples(answers: Mapping[str, pl.DataFrame], documents: pl.DataFrame) -> li
         table = table.join(found.select("document_id", pl.col(ANSWER).alias(name)), on="document_id", how="left")
     each = max(1, _EXAMPLES // max(1, table[LABEL].n_unique()))
     return table.filter(pl.int_range(pl.len()).over(LABEL) < each).sort(LABEL, maintain_order=True).to_dicts()
+
+
+def extra_bills(bills: pl.DataFrame, collected: pl.DataFrame) -> tuple[int, int]:
+    """Bills beyond the one for each request of a partition: those for answers that could not be used, and the rest.
+
+    `bills` are the emulator's rows (custom_id, billed); `collected` what was taken in for each custom_id: its
+    enrichment and partition, its fingerprint, and the reason why it is no answer. A bill for something that nobody
+    here sent is one of the rest.
+    """
+    billed = bills.filter("billed").join(collected, on="custom_id", how="left", nulls_equal=False)
+    known = billed.filter(pl.col("fingerprint").is_not_null())
+    request = ("enrichment", "partition", "fingerprint")
+    again = known.height - known.select(request).n_unique()
+    twice = known.filter(pl.col("reason").is_null())
+    paid_twice = twice.height - twice.select(request).n_unique()
+    return again - paid_twice, paid_twice + billed.height - known.height
+
+
+def _collected(platform: Platform) -> pl.DataFrame:
+    """What was taken in for the sample partitions, a row for each custom_id."""
+    tables = [
+        platform.store.scan(platform.store.results(shard)).select(
+            (pl.lit(f"{shard.key}-") + pl.col("fingerprint")).alias("custom_id"),
+            pl.lit(name).alias("enrichment"),
+            pl.lit(partition).alias("partition"),
+            "fingerprint",
+            "reason",
+        )
+        for name in ENRICHMENTS
+        for partition in PARTITIONS
+        for shard in platform.ledger.shards(name, partition)
+    ]
+    return pl.concat(tables).collect()
 
 
 def _answers(platform: Platform, enrichment: str) -> pl.DataFrame:

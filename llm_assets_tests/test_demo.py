@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from llm_assets.demo import ENRICHMENTS, HOST, Demo, Options, Service, accuracy, examples, free_port
+from llm_assets.demo import ENRICHMENTS, HOST, Demo, Options, Service, accuracy, examples, extra_bills, free_port
 from llm_assets.errors import LLMAssetsError
 
 LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
@@ -62,6 +62,8 @@ def test_the_demo_publishes_everything_and_exits_0(
 
     assert report["answers_from"] == "the emulator (scripted)"
     assert set(report["enrichments"]) == set(ENRICHMENTS)
+    assert report["accounting"]["requests"] == 252 + 7  # what went wrong was asked again, and nothing else
+    assert (report["asked_again"], report["paid_twice"]) == (3, 0)
     for found in report["enrichments"].values():
         assert found["documents"] == found["enriched"] + found["failed"] == 129
         assert found["failures"]["empty_document"] == 2
@@ -135,6 +137,32 @@ def test_a_taken_port_is_replaced() -> None:
 def test_accuracy(rows: list[tuple[str | None, str | None]], expected: float | None) -> None:
     answers = pl.DataFrame(rows, schema={"label": pl.String, "sentiment": pl.String}, orient="row")
     assert accuracy(answers) == expected
+
+
+@pytest.mark.parametrize(
+    ("bills", "expected"),
+    [
+        pytest.param(["k1-a", "k1-b"], (0, 0), id="each once"),
+        pytest.param(["k1-a", "k1-b", "k2-a"], (1, 0), id="asked again after an answer of no use"),
+        pytest.param(["k1-b", "k2-b"], (0, 1), id="an answer that was there"),
+        pytest.param(["k1-a", "k9-a"], (0, 1), id="sent by nobody here"),
+        pytest.param(["k1-b", "k3-b"], (0, 0), id="the same on another day"),
+    ],
+)
+def test_extra_bills(bills: list[str], expected: tuple[int, int]) -> None:
+    collected = pl.DataFrame(
+        [
+            ("k1-a", "e", "day 1", "a", "invalid_answer"),
+            ("k2-a", "e", "day 1", "a", None),
+            ("k1-b", "e", "day 1", "b", None),
+            ("k2-b", "e", "day 1", "b", None),
+            ("k3-b", "e", "day 2", "b", None),
+        ],
+        schema=["custom_id", "enrichment", "partition", "fingerprint", "reason"],
+        orient="row",
+    )
+    rows = [{"custom_id": custom_id, "billed": True} for custom_id in bills] + [{"custom_id": "k1-a", "billed": False}]
+    assert extra_bills(pl.DataFrame(rows), collected) == expected
 
 
 def test_examples_are_a_few_of_each_label_with_all_answers() -> None:
