@@ -34,6 +34,7 @@ class Control:
 
     def __init__(self, engine: Engine, limits: Limits, accounting: Accounting) -> None:
         self._engine, self._limits, self._accounting = engine, limits, accounting
+        self._latency_s = engine.settings.latency_s
 
     def routes(self) -> list[Route]:
         """All endpoints."""
@@ -147,6 +148,7 @@ class Control:
             engine.storage.clear()
             engine.faults.replace([], set_at=0.0)
             engine.settings.held = False
+            engine.settings.latency_s = self._latency_s
             engine.clock.freeze(False)
             engine.clock.offset_s = 0.0
             self._limits.change(Limits().as_dict())

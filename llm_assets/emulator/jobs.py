@@ -9,6 +9,7 @@ takes a batch as far as the clock allows. Status here is the same for both vendo
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ from llm_assets.emulator.rows import (
 from llm_assets.emulator.storage import Row, Storage
 
 WINDOW_S = 24 * 3600.0
+_LOG = logging.getLogger(__name__)
 OPEN = ("validating", "in_progress", "canceling", "finalizing")
 _LIST_BUDGET_S = 10.0
 
@@ -235,7 +237,13 @@ class Engine:
 
     def _work(self) -> None:
         while not self._stop:
-            if not self._work_once():
+            try:
+                did_something = self._work_once()
+            except Exception:
+                # A batch that was reset away under the worker, most likely; it must outlive that.
+                _LOG.exception("the worker goes on after a failure")
+                did_something = False
+            if not did_something:
                 with self._something:
                     self._something.wait(timeout=0.5)
 
@@ -273,7 +281,15 @@ class Engine:
                     if isinstance(question, Problem) or dialect.embedding(content):
                         yield row, None
                     else:
-                        yield row, self.ask(question)
+                        yield row, self._asked(row, question)
+
+    def _asked(self, row: int, question: Question) -> Reply | None:
+        """An answer; None when the model fails, which becomes an error of this row."""
+        try:
+            return self.ask(question)
+        except Exception:
+            _LOG.exception("the model failed at row %d", row)
+            return None
 
     def _keep_answer(self, batch_id: str, row: int, reply: Reply | None) -> None:
         entry = [row, *(reply.text, reply.input_tokens, reply.output_tokens, reply.truncated)] if reply else [row]
@@ -364,8 +380,10 @@ class _Production:
         embedding = self._dialect.embedding(content)
         if embedding is not None:
             return embedding
+        if self._engine.model.instant:
+            return Answer(self._engine.ask(question))
         known = self._answers.get(row)
-        return Answer(known if known is not None else self._engine.ask(question))
+        return Answer(known) if known is not None else Problem("api_error", "The model failed", 500)
 
     def _error_of_all(self) -> Problem | None:
         for fault in ("all_errored", "only_error_file"):

@@ -18,7 +18,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 @pytest.fixture
 def emulator(running: Emulator) -> Emulator:
     running.reset()
-    running.settings(latency_s=0)
     return running
 
 

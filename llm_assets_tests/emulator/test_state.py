@@ -164,6 +164,30 @@ def status(engine: Engine, batch_id: str) -> tuple[str, int]:
     return engine.settle(batch)["status"], engine.live_done(batch)
 
 
+class Broken(Slow):
+    """A model that fails at one row."""
+
+    def answer(self, question: Question) -> Reply:
+        if question.messages[-1][1] == "row 1":
+            raise RuntimeError("broken")
+        return super().answer(question)
+
+
+def test_a_model_that_fails_costs_its_row_only(tmp_path: Path) -> None:
+    batch_id = slow_batch(tmp_path, 3)
+    model = Broken(answers_max=10)
+    assembled = build(model, tmp_path)
+    while len(model.asked) < 2:
+        assert model.answered.wait(10)
+        model.answered.clear()
+    assembled.close()
+    last = build(Slow(answers_max=0), tmp_path)
+    assert status(last.engine, batch_id) == ("ended", 3)
+    lines = (tmp_path / "batches" / batch_id / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["result"]["type"] for line in lines) == ["errored", "succeeded", "succeeded"]
+    last.close()
+
+
 def closed(assembled: Assembled, model: Slow) -> None:
     model.let(1)  # the row that the worker is at
     assembled.close()
