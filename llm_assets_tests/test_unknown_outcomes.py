@@ -1,0 +1,237 @@
+"""Calls that break, and replies that never come: nothing is sent on a guess, nothing is lost, nothing is paid twice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.platform import Platform, utc_now
+from llm_assets.records import Reason, ShardState
+from llm_assets.waves import Step
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import (
+    P,
+    enriched,
+    failed,
+    finish,
+    labels,
+    open_platform,
+    reasons,
+    submit,
+    write_documents,
+)
+
+TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number in range(20)]
+
+
+@dataclass(slots=True)
+class Time:
+    """The platform's clock and the emulator's, moved together."""
+
+    emulator: Emulator
+    offset: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.offset
+
+    def passes(self, **how_long: float) -> None:
+        self.offset += timedelta(**how_long)
+        self.emulator.advance_clock(timedelta(**how_long).total_seconds())
+
+
+@pytest.fixture
+def time(emulator: Emulator) -> Time:
+    return Time(emulator)
+
+
+@pytest.fixture
+def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
+    opened = open_platform(tmp_path / "store", emulator.url, time)
+    write_documents(opened, TEXTS)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def enrichment(request: pytest.FixtureRequest) -> Enrichment:
+    return labels(str(request.param))
+
+
+def states(platform: Platform, enrichment: Enrichment) -> list[ShardState]:
+    return [shard.state for shard in platform.ledger.shards(enrichment.name, P)]
+
+
+def creates(emulator: Emulator, enrichment: Enrichment) -> int:
+    return emulator.calls().get(f"{enrichment.provider}.create", 0)
+
+
+def assert_all_answered_and_billed_once(platform: Platform, enrichment: Enrichment, emulator: Emulator) -> None:
+    assert enriched(platform, enrichment).height == len(TEXTS)
+    assert failed(platform, enrichment).height == 0
+    contents = list(emulator.contents())
+    assert len(contents) == len(TEXTS)
+    assert {content["billed"] for content in contents} == {1}
+
+
+@pytest.mark.parametrize("fault", ["dropped_after_store", "error_500_after_store", "html_200"])
+def test_a_batch_whose_reply_never_came_is_found_and_not_sent_again(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, fault: str
+) -> None:
+    emulator.faults([{"fault": fault, "times": 1}])
+    submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTING]
+    finish(platform, enrichment)
+    assert creates(emulator, enrichment) == 1
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+@pytest.mark.parametrize("fault", ["dropped_before_store", "http_500", "http_503"])
+def test_a_batch_that_was_never_created_is_sent_again_after_the_visibility_delay(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time, fault: str
+) -> None:
+    emulator.faults([{"fault": fault, "times": 1}])
+    for _ in range(3):
+        submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTING]
+    assert creates(emulator, enrichment) == 1
+    time.passes(minutes=3)
+    finish(platform, enrichment)
+    assert creates(emulator, enrichment) == 2
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_a_batch_that_becomes_visible_late_is_waited_for(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}, {"fault": "list_lag", "for_s": 90}])
+    submit(platform, enrichment)
+    time.passes(seconds=60)
+    submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTING]
+    time.passes(seconds=60)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_a_list_that_fails_is_no_proof_that_nothing_was_created(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}, {"fault": "retrieve_5xx", "route": "list"}])
+    submit(platform, enrichment)
+    time.passes(minutes=10)
+    with pytest.raises(Exception, match="500"):
+        submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTING]
+    emulator.faults([])
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param({"fault": "http_429", "retry_after_s": 30}, id="retry-after"),
+        pytest.param({"fault": "http_429"}, id="no-retry-after"),
+    ],
+)
+def test_a_rate_limit_is_waited_out_without_counting_an_attempt(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time, rule: dict[str, object]
+) -> None:
+    emulator.faults([rule | {"times": 5}])
+    for _ in range(5):
+        submit(platform, enrichment)
+        assert submit(platform, enrichment).held == ""
+        time.passes(minutes=2)
+    finish(platform, enrichment)
+    assert creates(emulator, enrichment) == 6
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+@pytest.mark.parametrize("code", ["token_limit_exceeded", "file_not_found"])
+def test_a_batch_refused_for_lack_of_room_is_sent_again_later(
+    platform: Platform, emulator: Emulator, time: Time, code: str
+) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": code, "times": 4}])
+    submit(platform, enrichment)
+    for _ in range(4):
+        finish_until_waiting(platform, enrichment)
+        assert states(platform, enrichment) == [ShardState.PLANNED]
+        time.passes(hours=1)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def finish_until_waiting(platform: Platform, enrichment: Enrichment) -> None:
+    with pytest.raises(AssertionError, match="no end after"):
+        finish(platform, enrichment, steps_max=8)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param({"fault": "cut_mid_line", "times": 1}, id="cut-mid-line"),
+        pytest.param({"fault": "silent_short_read", "times": 2}, id="silent-short-read"),
+        pytest.param({"fault": "retrieve_404_at_first", "for_s": 1}, id="404-at-first"),
+        pytest.param({"fault": "retrieve_404_blip", "times": 2}, id="404-blip"),
+        pytest.param({"fault": "retrieve_5xx", "times": 1}, id="5xx"),
+    ],
+)
+def test_a_reading_that_fails_is_read_again_and_nothing_is_sent_again(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time, rule: dict[str, object]
+) -> None:
+    emulator.faults([rule])
+    submit(platform, enrichment)
+    time.passes(seconds=2)
+    finish(platform, enrichment)
+    assert creates(emulator, enrichment) == 1
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_a_vanished_batch_is_an_outcome_and_its_requests_go_to_the_next_wave(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "vanished", "times": 1}])
+    submit(platform, enrichment)
+    time.passes(minutes=20)
+    steps = finish(platform, enrichment)
+    assert steps[-1] is Step.NOTHING
+    assert enriched(platform, enrichment)["wave"].unique().to_list() == [2]
+
+
+def test_a_batch_with_only_an_error_file_is_read(platform: Platform, emulator: Emulator) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "only_error_file", "times": 1}])
+    submit(platform, enrichment)
+    finish(platform, enrichment)
+    assert enriched(platform, enrichment).height + failed(platform, enrichment).height == len(TEXTS)
+
+
+def test_lines_that_are_refused_fail_their_requests_with_the_reason(platform: Platform, emulator: Emulator) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "line_errors"}])
+    submit(platform, enrichment)
+    finish(platform, enrichment)
+    assert set(reasons(platform, enrichment).values()) == {Reason.INVALID_REQUEST}
+    assert emulator.accounting()["billed"] == 0
+
+
+def test_another_accounts_batch_of_the_same_size_is_not_taken_for_ours(
+    platform: Platform, emulator: Emulator, tmp_path: Path, time: Time
+) -> None:
+    enrichment = labels("anthropic")
+    other = open_platform(tmp_path / "other", emulator.url, time)
+    write_documents(other, [f"Somebody else's {number}" for number in range(len(TEXTS))])
+    emulator.faults([{"fault": "dropped_before_store", "times": 1}])
+    submit(platform, enrichment)
+    submit(other, enrichment)
+    finish(other, enrichment)
+    submit(platform, enrichment)
+    time.passes(minutes=3)
+    finish(platform, enrichment)
+    other.close()
+    assert enriched(platform, enrichment).height == len(TEXTS)
+    assert {content["billed"] for content in emulator.contents()} == {1}
