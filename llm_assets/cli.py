@@ -139,7 +139,8 @@ def demo(
                 _print_report(out, shown, report, seconds)
             if stay:
                 _stay(shown, out)
-            out.print("`make dev` does the same and keeps Dagster's UI up.", style="dim")
+            else:
+                out.print("`make dev` goes on with this and keeps Dagster's UI up.", style="dim", markup=False)
 
 
 def _watch(shown: Demo, out: Console) -> None:
