@@ -244,6 +244,7 @@ def _complain(message: str) -> None:
 
 def _print_json(document: object) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()  # what goes on afterwards may take hours
 
 
 def _outcome_json(done: Outcome) -> dict[str, Any]:
