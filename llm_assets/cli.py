@@ -177,11 +177,10 @@ def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
         with _errors_exit(_MISUSED):
             platform.client(target.provider, None)  # raises when there is no key
         with _errors_exit(_FAILED, stopped=_RESUMABLE), open_instance() as instance, console.progress_bar(err) as bar:
-            task = bar.add_task(f"{name} {partition}", total=None, wave=0, tokens=0)
+            task = bar.add_task(f"{name} {partition}", **console.progress_fields())
             work = Foreground(target, platform, instance, poll_seconds, on_problem=_complain)
             for each in work.complete():
-                tokens = tokens_so_far(platform, name, partition)
-                bar.update(task, total=each.requests, completed=each.requests_done, wave=each.wave, tokens=tokens)
+                bar.update(task, **console.progress_fields(each, tokens_so_far(platform, name, partition)))
             return outcome(platform.store, work.plan())
 
 

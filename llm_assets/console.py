@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -164,16 +165,37 @@ def reasons_table(failures: Mapping[str, int]) -> Table:
     return found
 
 
+class _Elapsed(ProgressColumn):
+    """The time since the start. Rich's own stops when a wave is complete, although another may follow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(duration(task.elapsed or 0), "dim")
+
+
 def progress_bar(console: Console) -> Progress:
-    """Requests finished of all, wave and tokens; a task needs the fields `wave` and `tokens`."""
+    """Requests finished of all, wave and tokens; a task begins with `progress_fields()`."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} requests"),
+        TextColumn("{task.fields[requests]}"),
         TextColumn("[dim]wave[/] {task.fields[wave]}"),
         TextColumn("[dim]tokens[/] {task.fields[tokens]:,}"),
-        TimeElapsedColumn(),
+        _Elapsed(),
         console=console,
         disable=not console.is_terminal,
     )
+
+
+def progress_fields(status: PartitionStatus | None = None, tokens: int = 0) -> dict[str, Any]:
+    """What the progress bar shows of a status; without one, that nothing is known yet."""
+    if status is None:
+        return {"total": None, "requests": "preparing", "wave": 0, "tokens": 0}
+    done = f"{status.requests_done:,}/{status.requests:,} requests"
+    return {
+        "total": status.requests,
+        "completed": status.requests_done,
+        "requests": done,
+        "wave": status.wave,
+        "tokens": tokens,
+    }

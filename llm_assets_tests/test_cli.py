@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +157,31 @@ def test_run_again_sends_nothing_and_says_the_same(
     assert all(word in shown for word in ("documents", "43", "waves", "tokens in", "refusal", "empty_document"))
     for path in json.loads(ran.stdout)["tables"]:
         assert path in shown.splitlines()
+
+
+def test_a_terminal_gets_a_progress_bar(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (30, 100))
+    command = [str(LLM_ASSETS), "run", "review_sentiment", "--partition", PARTITION]
+    with subprocess.Popen(command, env={**here.environment, "TERM": "xterm"}, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        screen = read_to_end(ours)
+
+    assert process.returncode == 0, screen
+    assert "42/42 requests wave 2" in screen
+    assert "Traceback" not in screen
+
+
+def read_to_end(terminal: int) -> str:
+    """All that was written to a terminal, without colours and cursor movements."""
+    found = bytearray()
+    with os.fdopen(terminal, "rb", buffering=0) as stream:
+        while True:
+            try:
+                found += stream.read(65536)
+            except OSError:  # how a terminal says that nobody writes to it any more
+                return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found.decode(errors="replace"))
 
 
 def test_status_shows_what_the_ledger_says(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
