@@ -76,6 +76,7 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
         context: dg.SensorEvaluationContext, platform: dg.ResourceParam[PlatformResource]
     ) -> dg.SensorResult:
         start = int(context.cursor or 0)
+        buried = _bury_the_dead(context.instance)
         with platform.platform() as opened:
             before = opened.ledger.active_shards()
             deadline = opened.clock() + timedelta(seconds=SECONDS_MAX)
@@ -83,7 +84,7 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
             for problem in report.problems:
                 context.log.warning(problem)
             active = opened.ledger.active_shards()
-            requests = list(_run_requests(context, opened, enrichments, active))
+            requests = list(_run_requests(context, opened, enrichments, active, buried))
             observed = list(_observations(enrichments, before, active))
         return dg.SensorResult(
             run_requests=requests[:RUNS_MAX],
@@ -96,7 +97,11 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
 
 
 def _run_requests(
-    context: dg.SensorEvaluationContext, platform: Platform, enrichments: Collection[str], active: Sequence[Shard]
+    context: dg.SensorEvaluationContext,
+    platform: Platform,
+    enrichments: Collection[str],
+    active: Sequence[Shard],
+    buried: Collection[str],
 ) -> Iterator[dg.RunRequest]:
     by_partition = _by_partition(active)
     plans = {(plan.enrichment, plan.partition): plan for plan in platform.ledger.plans(open_only=True)}
@@ -105,13 +110,15 @@ def _run_requests(
         if enrichment not in enrichments or plan is None:
             continue
         step = next_step(plan, by_partition.get((enrichment, partition), []), platform.clock())
-        if step in (Step.SUBMIT, Step.COLLECT) and (request := _request(context, plan, step)):
+        if step in (Step.SUBMIT, Step.COLLECT) and (request := _request(context, plan, step, buried)):
             yield request
 
 
-def _request(context: dg.SensorEvaluationContext, plan: Plan, step: Step) -> dg.RunRequest | None:
+def _request(
+    context: dg.SensorEvaluationContext, plan: Plan, step: Step, buried: Collection[str]
+) -> dg.RunRequest | None:
     work = f"{step}:{plan.enrichment}:{plan.partition}:{plan.plan_id}:wave-{plan.wave}:round-{plan.rounds}"
-    attempt = next_attempt(_attempts(context.instance, work), datetime.now(UTC))
+    attempt = next_attempt(_attempts(context.instance, work, buried), datetime.now(UTC))
     if attempt is None:
         return None
     tables = ["batches"] if step is Step.SUBMIT else ["enriched", "failed"]
@@ -119,22 +126,37 @@ def _request(context: dg.SensorEvaluationContext, plan: Plan, step: Step) -> dg.
         run_key=f"{work}:{attempt}",
         partition_key=plan.partition,
         asset_selection=[asset_key(plan.enrichment, table) for table in tables],
-        tags={WORK_TAG: work, ENRICHMENT_TAG: plan.enrichment},
+        # Dagster retries crashed runs that people launched; these are asked for again by the next tick.
+        tags={WORK_TAG: work, ENRICHMENT_TAG: plan.enrichment, "dagster/max_retries": "0"},
     )
 
 
-def _attempts(instance: dg.DagsterInstance, work: str) -> list[Attempt]:
-    return [_attempt(instance, record) for record in instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))]
+def _attempts(instance: dg.DagsterInstance, work: str, buried: Collection[str]) -> list[Attempt]:
+    records = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))
+    return [
+        Attempt(
+            record.dagster_run.status,
+            # What was only killed need not wait as what has failed does.
+            datetime.fromtimestamp(record.end_time, UTC)
+            if record.end_time and record.dagster_run.run_id not in buried
+            else None,
+        )
+        for record in records
+    ]
 
 
-def _attempt(instance: dg.DagsterInstance, record: dg.RunRecord) -> Attempt:
-    run = record.dagster_run
-    process = run.tags.get(PROCESS_TAG)
-    if run.status is dg.DagsterRunStatus.STARTED and process and is_dead(process):
-        # The code server was killed along with its runs: without this the run would stay STARTED for long.
-        instance.report_run_failed(run, f"its process {process} is gone")
-        return Attempt(dg.DagsterRunStatus.FAILURE, None)
-    return Attempt(run.status, datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None)
+def _bury_the_dead(instance: dg.DagsterInstance) -> frozenset[str]:
+    """Report as failed the runs whose process is gone, and return their ids.
+
+    When a code server is killed along with its runs, nobody else tells Dagster, and they would stay STARTED.
+    """
+    buried = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=RUNS_MAX):
+        process = record.dagster_run.tags.get(PROCESS_TAG)
+        if process and is_dead(process):
+            instance.report_run_failed(record.dagster_run, f"its process {process} is gone")
+            buried.append(record.dagster_run.run_id)
+    return frozenset(buried)
 
 
 def _observations(

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llm_assets.components.metadata import column_schema
-from llm_assets.components.resources import PlatformResource
+from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.documents import DocumentSource
 
 
@@ -84,6 +84,7 @@ def documents_asset(
     def documents(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
     ) -> dg.MaterializeResult[None]:
+        tag_process(context)
         with platform.platform() as opened:
             path = opened.store.documents(source.name, context.partition_key)
             summary = source.write(context.partition_key, opened.store.local(path))
