@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.demo import DOCUMENTS, ENRICHMENTS, PARTITIONS, Demo, Options, free_port
+from llm_assets.demo import DOCUMENTS, ENRICHMENTS, Demo, Options, free_port
 from llm_assets.ledger import Ledger
 from llm_assets.platform import utc_now
 from llm_assets.records import ShardState
+from llm_assets.store import Store
 from llm_assets_tests.emulator_process import Emulator
 
-SECONDS_MAX = 150
+PARTITION = "2026-11-01"
+SECONDS_MAX = 200
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_
 ) -> None:
     emulator.hold(True)
     emulator.faults([{"fault": "slow", "delay_s": 30, "times": 1}])
-    demo._launch(PARTITIONS[0], [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)])
+    demo._launch(PARTITION, [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)])
     until(demo, in_state(ShardState.SUBMITTING, 1))
     kill_dagster_and_start_it_again(demo)
     until(demo, in_state(ShardState.SUBMITTED, 2))
@@ -72,8 +74,11 @@ def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_
 
     until(demo, all_published)
 
-    for outcome in demo.report().outcomes.values():
-        assert outcome.documents == outcome.enriched + outcome.failed > 0
+    store = Store(demo.options.folder / "store")
+    documents = store.scan(store.documents(DOCUMENTS, PARTITION)).collect().height
+    for name in ENRICHMENTS:
+        tables = store.enriched(name, PARTITION), store.failed(name, PARTITION)
+        assert sum(store.scan(table).collect().height for table in tables) == documents > 0
     accounting = emulator.accounting()
     assert accounting["contents"]["accepted_most"] == accounting["contents"]["billed_most"] == 1
     assert accounting["requests"] == accounting["billed"] == accounting["contents"]["contents"]
