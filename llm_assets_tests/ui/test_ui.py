@@ -21,6 +21,24 @@ def metadata(page: Page, key: str) -> Locator:
     return page.locator("tr").filter(has=page.get_by_role("cell", name=key, exact=True)).first.locator("td").nth(1)
 
 
+def node(page: Page, name: str) -> Locator:
+    """A node of the asset graph."""
+    return page.locator("foreignObject").filter(has=page.get_by_text(name, exact=True))
+
+
+def test_lineage(page: Page, shown: Shown, tmp_path: Path) -> None:
+    """documents/reviews → batches → enriched and failed, from left to right."""
+    look(page, shown, f"/assets/{ENRICHMENT}/batches?view=lineage&lineageScope=neighbors")
+    left: dict[str, float] = {}
+    for name in ("reviews", "batches", "enriched", "failed"):
+        expect(node(page, name)).to_have_count(1)
+        box = node(page, name).bounding_box()
+        assert box is not None
+        left[name] = box["x"]
+    page.screenshot(path=tmp_path / "lineage.png")
+    assert left["reviews"] < left["batches"] < left["enriched"] == left["failed"]
+
+
 def test_the_answers_of_a_day(page: Page, shown: Shown, tmp_path: Path) -> None:
     """How many there are, what they cost, where they are, and that no vendor gave them."""
     look(page, shown, partition_page("enriched"))
