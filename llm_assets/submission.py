@@ -31,7 +31,7 @@ from llm_assets.errors import (
 from llm_assets.history import partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.records import PLAN_SCHEMA, REQUESTS_SCHEMA, Fingerprint, Plan, Reason, Shard, ShardState
+from llm_assets.records import REQUESTS_SCHEMA, Fingerprint, Plan, Reason, Shard, ShardState
 from llm_assets.requests import Renderer
 from llm_assets.retries import Standing, room_for
 from llm_assets.shards import PackedShard, Packer, limits_for
@@ -204,7 +204,7 @@ class _Draft:
 
     def plan(self, current: Plan | None, rounds: int) -> Plan:
         """The plan to record; equal to the current one when there is nothing to change."""
-        wants = pl.concat(self._slices) if self._slices else pl.DataFrame(schema=PLAN_SCHEMA)
+        wants = pl.concat(self._slices)
         wave = self._wave if self._packer.shards else self._wave - 1
         digest = self._digest.hexdigest()
         if current is not None and current.digest == digest:
@@ -229,7 +229,7 @@ class _Draft:
         """Write the plan's table, unless it is there already."""
         if self._platform.store.exists(plan.path):
             return
-        wants = pl.concat(self._slices) if self._slices else pl.DataFrame(schema=PLAN_SCHEMA)
+        wants = pl.concat(self._slices)
         self._platform.store.write(plan.path, wants)
         self._written.append(self._platform.store.local(plan.path))
 
@@ -258,8 +258,9 @@ class _Draft:
     def _documents(self) -> Iterator[pl.DataFrame]:
         store = self._platform.store
         path = store.documents(self._enrichment.documents, self._partition)
-        store.scan(path)  # raises a StoreError that says what to do when it is not there
-        return read_documents(store.local(path), SLICE_ROWS)
+        # The first slice has no rows: a partition without documents has a plan with all its columns too.
+        yield store.scan(path).head(0).collect()
+        yield from read_documents(store.local(path), SLICE_ROWS)
 
     def _stem(self, key: str) -> str:
         return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)

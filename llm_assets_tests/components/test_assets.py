@@ -1,0 +1,168 @@
+"""The shipped assets in Dagster: what a person sees when it works, when it waits, and when it is refused."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from llm_assets.components.resources import PROCESS_TAG
+from llm_assets.definitions import defs
+from llm_assets.platform import this_process
+from llm_assets_tests.emulator_process import Emulator
+
+DAY, EMPTY_DAY = "2026-11-01", "2026-11-20"
+SECRET = "sk-secret-of-this-test"
+NAME = "review_sentiment"
+DOCUMENTS = dg.AssetKey(["documents", "reviews"])
+BATCHES, ENRICHED, FAILED = (dg.AssetKey([NAME, table]) for table in ("batches", "enriched", "failed"))
+TABLES = [ENRICHED, FAILED]
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return defs()
+
+
+@pytest.fixture
+def instance(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", emulator.url)
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def materialize(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: dg.AssetKey, day: str = DAY
+) -> dg.ExecuteInProcessResult:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return job.execute_in_process(
+        run_config=quiet, instance=instance, partition_key=day, asset_selection=list(keys), raise_on_error=False
+    )
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> set[dg.AssetKey | None]:
+    return {event.asset_key for event in result.get_asset_materialization_events()}
+
+
+def test_a_partition_that_still_waits_is_not_materialized_and_shows_its_progress(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.hold(True)
+    result = materialize(definitions, instance, DOCUMENTS, BATCHES, *TABLES)
+    assert result.success
+    assert materialized(result) == {DOCUMENTS, BATCHES}
+    (observed,) = result.get_asset_observation_events()
+    metadata = observed.asset_observation_data.asset_observation.metadata
+    assert metadata["requests_waiting"].value == 42
+    emulator.hold(False)
+    result = materialize(definitions, instance, *TABLES)
+    assert materialized(result) == set(TABLES)
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True, True, True]
+
+
+def test_a_day_without_a_file_completes_with_empty_tables(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    materialize(definitions, instance, DOCUMENTS, BATCHES, day=EMPTY_DAY)
+    result = materialize(definitions, instance, *TABLES, day=EMPTY_DAY)
+    assert materialized(result) == set(TABLES)
+    assert emulator.accounting()["requests"] == 0
+
+
+def test_materializing_a_finished_partition_again_makes_no_call(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    materialize(definitions, instance, *TABLES)
+    before = emulator.calls()
+    result = materialize(definitions, instance, DOCUMENTS, BATCHES, *TABLES)
+    assert materialized(result) == {DOCUMENTS, BATCHES, *TABLES}
+    assert emulator.calls() == before
+
+
+def test_a_refused_key_fails_the_partition_and_says_what_to_do_without_the_key(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "http_401"}])
+    result = materialize(definitions, instance, DOCUMENTS, BATCHES)
+    failure = result.failure_data_for_node(f"{NAME}__batches")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert "Then materialize this again." in str(failure.user_failure_data.description)
+    told = "".join(str(event) for event in result.all_events)
+    assert SECRET not in told
+    assert "delightful" not in told
+
+
+def test_a_missing_key_is_said_by_name(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    result = materialize(definitions, instance, DOCUMENTS, BATCHES)
+    failure = result.failure_data_for_node(f"{NAME}__batches")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert "set the environment variable ANTHROPIC_API_KEY" in str(failure.user_failure_data.description)
+
+
+def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    repository = definitions.get_repository_def()
+    sensor = repository.get_sensor_def("batch_completion")
+    with dg.build_sensor_context(
+        instance=instance, repository_def=repository, resources=dict(repository.get_top_level_resources())
+    ) as context:
+        return list(sensor.evaluate_tick(context).run_requests or [])
+
+
+def test_the_sensor_asks_for_what_is_due_and_for_nothing_twice(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.hold(True)
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    assert tick(definitions, instance) == []
+    emulator.hold(False)
+    (request,) = tick(definitions, instance)
+    assert (request.partition_key, request.asset_selection) == (DAY, TABLES)
+    run = instance.create_run_for_job(
+        definitions.resolve_implicit_global_asset_job_def(), tags=request.tags, status=dg.DagsterRunStatus.STARTED
+    )
+    assert tick(definitions, instance) == []
+    instance.report_run_failed(run)
+    assert tick(definitions, instance) == []  # it waits a minute before it tries again
+    materialize(definitions, instance, *TABLES)
+    assert tick(definitions, instance) == []
+
+
+def test_a_run_whose_process_is_gone_is_reported_as_failed_and_asked_for_again(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    (request,) = tick(definitions, instance)
+    name = "from llm_assets.platform import this_process; print(this_process())"
+    gone = subprocess.run([sys.executable, "-c", name], capture_output=True, text=True, check=True).stdout.strip()
+    job = definitions.resolve_implicit_global_asset_job_def()
+    for process in (gone, this_process()):
+        tags = dict(request.tags) | {PROCESS_TAG: process}
+        run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        asked = tick(definitions, instance)
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None
+        assert (len(asked), found.status) == (
+            (1, dg.DagsterRunStatus.FAILURE) if process == gone else (0, dg.DagsterRunStatus.STARTED)
+        )
+
+
+def test_the_nightly_schedule_sends_yesterdays_documents(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    schedule = definitions.resolve_schedule_def(f"{NAME}_nightly_schedule")
+    now = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+    with dg.build_schedule_context(instance=instance, scheduled_execution_time=now) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2026-11-22"
