@@ -235,7 +235,7 @@ def _tables_asset(
             tags={ENRICHMENT_TAG: enrichment.name},
         )
 
-    answers = description or f"The answers of `{enrichment.model_name}`, a row for each document."
+    answers = f"{description or 'A row for each document that was answered.'} Answered by `{enrichment.model_name}`."
     failures = "The documents without an answer, a row each, with the reason."
 
     @dg.multi_asset(
@@ -307,6 +307,8 @@ _DESCRIPTIONS = {
     "wave": "The round of sending that brought the answer.",
     "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",
     "output_tokens": "Tokens written for this document, over all attempts.",
+    "cache_read_tokens": "Of the input tokens, those that the provider read from its prompt cache.",
+    "cache_write_tokens": "Of the input tokens, those that the provider wrote to its prompt cache.",
     "fingerprint": "Identifies the request: provider, endpoint, model, prompt, parameters and schema.",
     "kind": "What the failure means: transient, repairable, permanent.",
     "reason": "Why there is no answer.",

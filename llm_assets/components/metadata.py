@@ -30,10 +30,10 @@ def column_schema(schema: Mapping[str, pl.DataType], descriptions: Mapping[str, 
 
 def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Metadata:
     """What the partition wants and what was sent for it."""
-    found: Metadata = {
+    return emulator_mark(shards) | {
+        "shards_when_sent": shards_table(shards),
         "dagster/row_count": plan.requests,
         "documents": plan.documents,
-        "requests": plan.requests,
         "wave": plan.wave,
         "requests_sent": sent.requests,
         "bytes_sent": sent.bytes,
@@ -41,9 +41,7 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
         "shards_waiting": sent.later,
         "shards_unknown": sent.unknown,
         "shards_rejected": sent.rejected,
-        "shards": shards_table(shards),
     }
-    return found | emulator_mark(shards)
 
 
 def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
@@ -103,17 +101,16 @@ def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
 
 def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard]) -> Metadata:
     """What was published of answers."""
-    found: Metadata = {
+    return emulator_mark(shards) | {
         "dagster/row_count": progress.enriched,
         "documents": progress.documents,
-        "enriched_share": progress.enriched / progress.documents if progress.documents else 1.0,
+        "failed": progress.failed,
         "waves": progress.wave,
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
         "stray_results": progress.strays,
         "table": path,
     }
-    return found | emulator_mark(shards)
 
 
 def failed_metadata(progress: Progress, path: str) -> Metadata:

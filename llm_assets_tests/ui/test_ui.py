@@ -62,7 +62,7 @@ def test_the_checks_passed(page: Page, shown: Shown, tmp_path: Path) -> None:
 def test_the_batches_of_a_day(page: Page, shown: Shown, tmp_path: Path) -> None:
     """Where each shard is, under the provider's batch id."""
     look(page, shown, partition_page("batches"))
-    expect(metadata(page, "requests")).to_have_text(str(shown.status.requests))
+    expect(metadata(page, "requests_sent")).to_have_text(str(shown.status.requests))
     for shard in shown.shards:
         row = page.locator("tr tr").filter(has_text=shard.key)
         expect(row).to_contain_text(shard.batch_id or "no batch")
