@@ -1,7 +1,6 @@
 """What the UI shows: numbers that it can plot, tables, schemas. Never a document's text."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
@@ -14,6 +13,7 @@ from llm_assets.submission import Sent
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
 
 _SHARDS_SHOWN = 50
+_NOTE_LENGTH = 80
 # Ids that the emulator gives out carry its name.
 _EMULATOR = "emulator"
 
@@ -45,37 +45,27 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
 
 
 def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
-    """The latest shards of a partition: where each is, and under which batch id."""
+    """The latest shards of a partition: where each is, and under which batch id. Narrow, or the UI cuts it."""
     latest = sorted(shards, key=lambda shard: shard.wave, reverse=True)[:_SHARDS_SHOWN]
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord(
-                {
-                    "wave": shard.wave,
-                    "key": shard.key,
-                    "state": shard.state.value,
-                    "requests": shard.requests,
-                    "megabytes": round(shard.bytes / 1e6, 3),
-                    "batch": shard.batch_id or "",
-                    "submitted": _time(shard.submitted_at),
-                    "note": shard.message[:200],
-                }
-            )
-            for shard in latest
-        ],
-        schema=dg.TableSchema(
-            columns=[
-                dg.TableColumn("wave", "int"),
-                dg.TableColumn("key", "string", description="Submission key: begins every custom_id of the shard."),
-                dg.TableColumn("state", "string"),
-                dg.TableColumn("requests", "int"),
-                dg.TableColumn("megabytes", "float"),
-                dg.TableColumn("batch", "string", description="The provider's batch id."),
-                dg.TableColumn("submitted", "string"),
-                dg.TableColumn("note", "string"),
-            ]
-        ),
-    )
+    rows = [
+        dg.TableRecord(
+            {
+                "wave": shard.wave,
+                "state": shard.state.value,
+                "requests": shard.requests,
+                "batch": shard.batch_id or shard.message[:_NOTE_LENGTH],
+            }
+        )
+        for shard in latest
+    ]
+    batch = dg.TableColumn("batch", "string", description="The provider's batch id, or why there is none.")
+    columns = [
+        dg.TableColumn("wave", "int"),
+        dg.TableColumn("state", "string"),
+        dg.TableColumn("requests", "int"),
+        batch,
+    ]
+    return dg.MetadataValue.table(records=rows, schema=dg.TableSchema(columns=columns))
 
 
 def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
@@ -136,7 +126,3 @@ def emulator_mark(shards: Sequence[Shard]) -> Metadata:
 def _reasons(failures: Mapping[str, int]) -> dg.MetadataValue:
     rows = "\n".join(f"| {reason} | {count:,} |" for reason, count in failures.items())
     return dg.MetadataValue.md(f"| reason | count |\n|---|---:|\n{rows}")
-
-
-def _time(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else ""
