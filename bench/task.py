@@ -8,6 +8,7 @@ from random import Random
 
 import polars as pl
 
+from llm_assets.documents import SLICE_ROWS
 from llm_assets.enrichment import Enrichment
 from llm_assets.output_schema import OutputSchema
 from llm_assets.prompt import Prompt
@@ -65,9 +66,10 @@ def write_documents(root: Path, count: int) -> int:
     pool = [" ".join(random.choices(words, k=12)) + ". " for _ in range(_POOL)]
     lengths = [_SENTENCES_LONG if random.random() < _LONG_SHARE else _SENTENCES_SHORT for _ in range(count)]
     texts = [f"Report {number}. " + "".join(random.choices(pool, k=k)) for number, k in enumerate(lengths)]
-    store = Store(root)
     frame = pl.DataFrame({"document_id": [f"d{number:08}" for number in range(count)], "text": texts})
-    store.write(store.documents(DOCUMENTS, PARTITION), frame)
+    # Row groups as the asset `documents` writes them: they are what reading by slices holds in memory.
+    documents_path(root).parent.mkdir(parents=True)
+    frame.write_parquet(documents_path(root), compression="zstd", row_group_size=SLICE_ROWS)
     return sum(map(len, texts))
 
 
