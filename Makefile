@@ -30,7 +30,7 @@ bench: $(ENVIRONMENT) ## Throughput and memory, measured on this machine
 check: $(ENVIRONMENT) ## Style, types, layers: seconds, no tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy llm_assets llm_assets_tests
+	$(BIN)/mypy llm_assets llm_assets_tests bench
 	$(BIN)/lint-imports
 
 model: ## Try again to install the demo's local language model

@@ -126,9 +126,10 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
         with attempt, platform.store.scratch() as folder:
             intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
             last = attempt.retry_state.attempt_number == _DOWNLOADS
-            if intake.lines < batch.counts.finished and not last:
+            distinct = len(intake.by_fingerprint) + intake.unknown
+            if distinct < batch.counts.finished and not last:
                 raise DownloadIncomplete(
-                    f"batch {batch.batch_id}: {intake.lines} result lines of {batch.counts.finished}"
+                    f"batch {batch.batch_id}: results of {distinct} requests, expected {batch.counts.finished}"
                 )
     return intake
 
@@ -166,13 +167,13 @@ def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, strays: int)
     wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
     standings = partition_standings(platform, enrichment, plan.partition, rounds=plan.rounds, wanted=wanted)
     counts = Counter(standings["standing"].to_list())
-    held = plan.held or _held(standings)
+    refused = _held(standings)
     unsettled = counts[Standing.WAITING] + counts[Standing.DUE] + counts[Standing.HELD]
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards)
     if unsettled:
-        platform.ledger.settle(plan, pending=counts[Standing.DUE] + counts[Standing.HELD], held=held)
-        return _unfinished(plan, standings, results, strays, held)
+        platform.ledger.settle(plan, pending=counts[Standing.DUE] + counts[Standing.HELD], held=refused)
+        return _unfinished(plan, standings, results, strays, plan.held or refused)
     enriched, failed = tables(enrichment, wants.collect(), standings, results)
     _assert_nothing_lost(plan, enriched, failed)
     platform.store.write(platform.store.enriched(plan.enrichment, plan.partition), enriched)

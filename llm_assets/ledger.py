@@ -169,8 +169,8 @@ class Ledger:
                 raise PlanConflict(_conflict(plan))
 
     def settle(self, plan: Plan, *, pending: int, held: str) -> None:
-        """Record how many requests the next wave is due for, and whether sending is held; for this plan only."""
-        self._update_plan(plan, pending=pending, held=held)
+        """Record how many requests the next wave is due for; for this plan only. A hold is set here, never lifted."""
+        self._update_plan(plan, pending=pending, **({"held": held} if held else {}))
 
     def hold(self, plan: Plan, reason: str) -> None:
         """Send nothing more for this plan until somebody acts."""
@@ -210,29 +210,35 @@ class Ledger:
 
     def claim(self, key: str, *, owner: str, account: str) -> bool:
         """Take a planned shard for sending with this account. False when somebody else was faster."""
-        claim = {"owner": owner, "account": account, "claimed_at": self._clock(), "code": "", "message": ""}
+        claim = {"owner": owner, "account": account, "claimed_at": self._clock(), "not_before": None}
+        claim |= {"code": "", "message": ""}
         try:
             self._advance(key, ShardState.SUBMITTING, **claim)
         except IllegalTransition:
             return False
         return True
 
-    def take_over(self, shard: Shard, owner: str) -> bool:
-        """Take an unfinished claim from an owner who is dead. False when somebody else did it first."""
+    def take_over(self, shard: Shard, owner: str, *, not_before: datetime) -> bool:
+        """Take an unfinished claim from an owner who is dead. False when somebody else did it first.
+
+        Nobody knows when the dead owner's call was made: it is not given up before `not_before`, unless an earlier
+        heir has set a time.
+        """
         theirs = (
             (shards.c.key == shard.key) & (shards.c.state == ShardState.SUBMITTING) & (shards.c.owner == shard.owner)
         )
         with self._engine.begin() as connection:
-            taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner))
+            until = sa.func.coalesce(shards.c.not_before, sa.literal(not_before, _UtcDateTime))
+            taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner, not_before=until))
         return bool(taken.rowcount == 1)
 
     def staged(self, key: str, staged_id: str) -> None:
         """The shard's file lies at the provider under this id."""
         self._note(key, staged_id=staged_id)
 
-    def unsettled(self, key: str, message: str) -> None:
-        """The outcome of the claim is unknown; `message` says what happened."""
-        self._note(key, message=message)
+    def unsettled(self, key: str, message: str, *, not_before: datetime | None = None) -> None:
+        """The outcome of the claim is unknown, and is not given up before a time; `message` says what happened."""
+        self._note(key, message=message, **({"not_before": not_before} if not_before else {}))
 
     def progress(self, key: str, finished: int) -> None:
         """So many requests are finished, as the provider counts."""

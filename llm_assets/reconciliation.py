@@ -75,7 +75,8 @@ def verdict(
         return Adopt(candidates[0])
     if candidates:
         return Ambiguous(tuple(batch.batch_id for batch in candidates))
-    return Release() if now - shard.claimed_at >= visibility_delay else Wait()
+    may_appear_until = max(shard.claimed_at + visibility_delay, shard.not_before or shard.claimed_at)
+    return Release() if now >= may_appear_until else Wait()
 
 
 def _of_this_claim(shard: Shard, batch: Batch) -> bool:
@@ -94,13 +95,14 @@ def reconcile_partition(platform: Platform, enrichment: str, partition: str) -> 
         for shard in platform.ledger.shards(enrichment, partition)
         if shard.state is ShardState.SUBMITTING and _is_ours_to_settle(platform, shard)
     ]
-    return [_reconcile(platform, shard) for shard in unfinished]
+    return [_reconcile(platform, platform.ledger.shard(shard.key)) for shard in unfinished]
 
 
 def _is_ours_to_settle(platform: Platform, shard: Shard) -> bool:
     if shard.owner == platform.owner:
         return True
-    return is_dead(shard.owner) and platform.ledger.take_over(shard, platform.owner)
+    patience = platform.clock() + platform.visibility_delay
+    return is_dead(shard.owner) and platform.ledger.take_over(shard, platform.owner, not_before=patience)
 
 
 def _reconcile(platform: Platform, shard: Shard) -> Verdict:

@@ -36,7 +36,7 @@ from llm_assets.requests import Renderer
 from llm_assets.retries import Standing, room_for
 from llm_assets.shards import PackedShard, Packer, limits_for
 
-SLICE_ROWS = 20_000
+SLICE_ROWS = 5_000
 RETRY_LATER = timedelta(minutes=1)
 
 
@@ -52,14 +52,23 @@ class Sent:
     rejected: int = 0
 
 
-def plan_partition(platform: Platform, enrichment: Enrichment, partition: str, *, retry_failed: bool = False) -> Plan:
+def plan_partition(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    *,
+    retry_failed: bool = False,
+    release_hold: bool = True,
+) -> Plan:
     """Decide what a partition wants and write the shards of what is still to be sent: the next wave, if any.
 
     Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
-    attempts are used up as many again. Documents come from the store. Returns the plan that is now current, which
+    attempts are used up as many again; `release_hold` says that somebody has acted, without it a held plan stays. Documents come from the store. Returns the plan that is now current, which
     is another run's when that one was faster.
     """
     current = platform.ledger.plan(enrichment.name, partition)
+    if current is not None and current.held and not release_hold:
+        return current
     rounds = (current.rounds if current else 1) + (1 if retry_failed else 0)
     draft = _draft(platform, enrichment, partition, current, rounds)
     plan = draft.plan(current, rounds)
@@ -131,7 +140,8 @@ def _send(platform: Platform, enrichment: Enrichment, shard: Shard, sent: Sent) 
             platform.ledger.staged(shard.key, staged)
         batch = client.create(file, staged=staged, stamp=shard.key)
     except OutcomeUnknown as error:
-        platform.ledger.unsettled(shard.key, str(error))
+        # The call may have taken minutes: what it created may show from now on, not only from the claim on.
+        platform.ledger.unsettled(shard.key, str(error), not_before=platform.clock() + platform.visibility_delay)
         return replace(sent, unknown=sent.unknown + 1)
     except (CapacityError, TransientError) as error:
         _release(platform, shard, error)

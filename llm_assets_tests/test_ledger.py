@@ -130,8 +130,8 @@ def test_a_dead_owners_claim_is_taken_over_once(ledger: Ledger) -> None:
     ledger.record_plan(PLAN, [SHARD], replaces=None)
     claim(ledger, owner="dead")
     seen = ledger.shard("k")
-    assert ledger.take_over(seen, "heir")
-    assert not ledger.take_over(seen, "late heir")
+    assert ledger.take_over(seen, "heir", not_before=NOW)
+    assert not ledger.take_over(seen, "late heir", not_before=NOW)
     assert ledger.shard("k").owner == "heir"
 
 

@@ -18,6 +18,7 @@ from llm_assets.history import results_so_far
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.records import Reason, ShardLimits, ShardState
+from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
@@ -300,6 +301,19 @@ def test_a_refused_key_stops_everything_until_somebody_acts(
     finish(platform, enrichment)
     assert enriched(platform, enrichment).height == 20
     assert set(accepted(emulator).values()) == {1}
+
+
+def test_a_held_partition_stays_held_when_nobody_has_acted(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "http_401", "times": 1}])
+    write_documents(platform, TEXTS)
+    with pytest.raises(SystemicError):
+        submit(platform, enrichment)
+    plan = plan_partition(platform, enrichment, P, release_hold=False)
+    assert plan.held
+    assert send_planned(platform, enrichment, plan).batch_ids == ()
+    assert accepted(emulator).total() == 0
 
 
 def test_rows_that_the_account_is_refused_are_held_and_not_failed(platform: Platform, emulator: Emulator) -> None:

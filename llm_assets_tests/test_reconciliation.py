@@ -34,6 +34,15 @@ def batch(batch_id: str, **changes: object) -> Batch:
 OURS = batch("ours", stamp="k", counts=BatchCounts(total=7))
 
 
+def test_a_call_that_took_long_may_show_its_batch_as_long_after_its_end() -> None:
+    slow = replace(SHARD, not_before=CLAIMED + timedelta(minutes=10))
+    found = [
+        verdict(slow, [], (), stamped=True, now=CLAIMED + timedelta(minutes=minutes), visibility_delay=DELAY)
+        for minutes in (3, 9, 10)
+    ]
+    assert found == [Wait(), Wait(), Release()]
+
+
 @pytest.mark.parametrize(
     ("stamped", "batches", "minutes", "expected"),
     [

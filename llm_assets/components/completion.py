@@ -12,13 +12,12 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
-from llm_assets.components.resources import PROCESS_TAG, PlatformResource
+from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.platform import Platform, is_dead
 from llm_assets.polling import Poll, poll
 from llm_assets.records import Plan, Shard, ShardState
 from llm_assets.waves import Step, next_step
 
-WORK_TAG = "llm_assets/work"
 CALLS_MAX = 25
 # Far below the 60 s after which Dagster kills a tick.
 SECONDS_MAX = 20

@@ -20,7 +20,7 @@ from llm_assets.components.metadata import (
     progress_metadata,
     submission_metadata,
 )
-from llm_assets.components.resources import PlatformResource, tag_process
+from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_process
 from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
@@ -198,7 +198,13 @@ def _batches_asset(
         with platform.platform() as opened:
             try:
                 reconcile_partition(opened, enrichment.name, partition)
-                plan = plan_partition(opened, enrichment, partition, retry_failed=config.retry_failed)
+                plan = plan_partition(
+                    opened,
+                    enrichment,
+                    partition,
+                    retry_failed=config.retry_failed,
+                    release_hold=WORK_TAG not in context.run.tags,
+                )
                 sent = send_planned(opened, enrichment, plan)
             except SystemicError as error:
                 raise dg.Failure(

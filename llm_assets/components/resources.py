@@ -8,6 +8,8 @@ import dagster as dg
 
 from llm_assets.platform import Platform, Settings, this_process
 
+# Names the work that the sensor asked a run for; runs that a person launched have no such tag.
+WORK_TAG = "llm_assets/work"
 # Names the process that executes a run, so that its death can be proven.
 PROCESS_TAG = "llm_assets/process"
 
