@@ -63,8 +63,9 @@ def plan_partition(
     """Decide what a partition wants and write the shards of what is still to be sent: the next wave, if any.
 
     Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
-    attempts are used up as many again; `release_hold` says that somebody has acted, without it a held plan stays. Documents come from the store. Returns the plan that is now current, which
-    is another run's when that one was faster.
+    attempts are used up as many again; `release_hold` says that somebody has acted, and without it a held plan stays.
+    Documents come from the store. Returns the plan that is now current, which is another run's when that one was
+    faster.
     """
     current = platform.ledger.plan(enrichment.name, partition)
     if current is not None and current.held and not release_hold:
