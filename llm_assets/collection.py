@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,7 +20,14 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from llm_assets.answers import Intake, outcomes, read_lines, same_outcome, take_in
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import DownloadIncomplete, LLMAssetsError, NotThere, TransientError
+from llm_assets.errors import (
+    DownloadIncomplete,
+    IllegalTransition,
+    LLMAssetsError,
+    NotThere,
+    SystemicError,
+    TransientError,
+)
 from llm_assets.history import partition_standings, results_so_far, sent_fingerprints
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
@@ -94,25 +102,31 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> int:
     """Bring home what came back for a shard. Returns the number of stray lines."""
     assert shard.batch_id is not None
     client = platform.client(shard.provider, shard.endpoint)
-    if shard.code == VANISHED:
-        return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT)
+    if client.account != shard.account:
+        raise SystemicError(
+            f"batch {shard.batch_id} was submitted with another key or base URL than is set now; "
+            f"set {shard.provider.upper()}_API_KEY (and _BASE_URL) as they were to collect it",
+            code="other_account",
+        )
     try:
         batch = client.batch(shard.batch_id)
     except NotThere:
-        if _recently(platform, shard):
+        if shard.code != VANISHED and not _missing_for_long(platform, shard):
             raise
         return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT)
+    platform.ledger.there(shard)
+    if batch.state is BatchState.IN_PROGRESS:
+        return 0
     if batch.state is BatchState.FAILED:
         return _refused(platform, shard, batch)
     intake = _fetch(platform, client, shard, batch)
-    if intake.unknown and not intake.by_fingerprint and not platform.dialect_of(shard).carries_stamp:
-        # Adopted by its size and age, and disproved by its results: this batch is somebody else's.
-        platform.ledger.released(shard.key, message=f"batch {batch.batch_id} turned out not to be this shard's")
+    if shard.adopted and intake.unknown and not intake.by_fingerprint:
+        patience = platform.clock() + platform.visibility_delay
+        platform.ledger.disproved(shard, platform.owner, not_before=patience)
         return intake.unknown
     sent = sent_fingerprints(platform.store, shard)
     table = outcomes(sent, intake, enrichment.output, shard.wave)
-    platform.store.write(platform.store.results(shard), table)
-    platform.ledger.collected(shard.key)
+    _keep(platform, shard, table)
     return intake.unknown + intake.unreadable
 
 
@@ -142,20 +156,33 @@ def _refused(platform: Platform, shard: Shard, batch: Batch) -> int:
     if batch.code == FILE_NOT_VISIBLE:
         platform.ledger.forget_staged(shard.key)
     wait = min(CAPACITY_WAIT * 2 ** len(shard.past_batches), CAPACITY_WAIT_MAX)
-    platform.ledger.released(shard.key, code=batch.code, message=batch.message, not_before=platform.clock() + wait)
+    later = platform.clock() + wait
+    platform.ledger.released(
+        shard.key, of_batch=batch.batch_id, code=batch.code, message=batch.message, not_before=later
+    )
     return 0
 
 
 def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason) -> int:
     sent = sent_fingerprints(platform.store, shard)
     table = same_outcome(sent, reason, shard.code, shard.message, shard.wave)
-    platform.store.write(platform.store.results(shard), table)
-    platform.ledger.collected(shard.key)
+    _keep(platform, shard, table)
     return 0
 
 
-def _recently(platform: Platform, shard: Shard) -> bool:
-    return shard.ended_at is not None and platform.clock() - shard.ended_at < NOT_THERE_TOLERANCE
+def _keep(platform: Platform, shard: Shard, table: pl.DataFrame) -> None:
+    """Write a shard's outcomes, unless another run has collected it, or sent it again, in the meantime."""
+    now = platform.ledger.shard(shard.key)
+    if (now.state, now.batch_id) != (ShardState.ENDED, shard.batch_id):
+        return
+    platform.store.write(platform.store.results(shard), table)
+    with suppress(IllegalTransition):
+        platform.ledger.collected(shard)
+
+
+def _missing_for_long(platform: Platform, shard: Shard) -> bool:
+    now = platform.clock()
+    return now >= platform.ledger.missing(shard, until=now + NOT_THERE_TOLERANCE)
 
 
 # -- the partition

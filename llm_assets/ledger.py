@@ -22,7 +22,7 @@ from llm_assets.records import Batch, Plan, Shard, ShardState
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
     ShardState.PLANNED: frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED}),  # released
-    ShardState.SUBMITTING: frozenset({ShardState.PLANNED}),
+    ShardState.SUBMITTING: frozenset({ShardState.PLANNED, ShardState.ENDED}),  # claimed; disproved
     ShardState.SUBMITTED: frozenset({ShardState.SUBMITTING}),
     ShardState.ENDED: frozenset({ShardState.SUBMITTED}),
     ShardState.COLLECTED: frozenset({ShardState.ENDED}),
@@ -86,6 +86,7 @@ shards = sa.Table(
     sa.Column("staged_id", sa.Text),
     sa.Column("batch_id", sa.Text, unique=True),
     sa.Column("past_batches", sa.JSON, nullable=False),
+    sa.Column("adopted", sa.Boolean, nullable=False),
     sa.Column("submitted_at", _UtcDateTime),
     sa.Column("ended_at", _UtcDateTime),
     sa.Column("collected_at", _UtcDateTime),
@@ -210,7 +211,7 @@ class Ledger:
 
     def claim(self, key: str, *, owner: str, account: str) -> bool:
         """Take a planned shard for sending with this account. False when somebody else was faster."""
-        claim = {"owner": owner, "account": account, "claimed_at": self._clock(), "not_before": None}
+        claim: dict[str, Any] = {"owner": owner, "account": account, "claimed_at": self._clock(), "not_before": None}
         claim |= {"code": "", "message": ""}
         try:
             self._advance(key, ShardState.SUBMITTING, **claim)
@@ -244,19 +245,34 @@ class Ledger:
         """So many requests are finished, as the provider counts."""
         self._note(key, finished=finished)
 
-    def submitted(self, key: str, batch: Batch) -> None:
-        """The provider has the shard."""
-        self._advance(
-            key, ShardState.SUBMITTED, batch_id=batch.batch_id, submitted_at=self._clock(), code="", message=""
-        )
+    def submitted(self, key: str, batch: Batch, *, adopted: bool = False) -> None:
+        """The provider has the shard; `adopted` when that is a guess that the results will prove."""
+        facts: dict[str, Any] = {"batch_id": batch.batch_id, "submitted_at": self._clock(), "not_before": None}
+        facts["adopted"] = adopted
+        self._advance(key, ShardState.SUBMITTED, code="", message="", **facts)
 
-    def released(self, key: str, *, code: str = "", message: str = "", not_before: datetime | None = None) -> None:
+    def disproved(self, shard: Shard, owner: str, *, not_before: datetime) -> None:
+        """The adopted batch is not the shard's: its outcome is as unknown as before, and not given up before a time."""
+        past = [*shard.past_batches, shard.batch_id]
+        facts: dict[str, Any] = {"owner": owner, "batch_id": None, "past_batches": past, "adopted": False}
+        self._advance(shard.key, ShardState.SUBMITTING, of_batch=shard.batch_id, not_before=not_before, **facts)
+
+    def released(
+        self,
+        key: str,
+        *,
+        of_batch: str | None = None,
+        code: str = "",
+        message: str = "",
+        not_before: datetime | None = None,
+    ) -> None:
         """Nothing of this shard is at the provider (any more): it is to be sent, not before a time."""
         shard = self.shard(key)
         past = [*shard.past_batches, *([shard.batch_id] if shard.batch_id else [])]
         self._advance(
             key,
             ShardState.PLANNED,
+            of_batch=of_batch,
             owner="",
             batch_id=None,
             past_batches=past,
@@ -274,26 +290,47 @@ class Ledger:
         self._advance(
             key,
             ShardState.ENDED,
+            of_batch=batch.batch_id,
+            not_before=None,
             ended_at=self._clock(),
             finished=batch.counts.finished,
             code=batch.code,
             message=batch.message,
         )
 
-    def vanished(self, key: str, message: str) -> None:
-        """The provider does not know the shard's batch any more: it has ended, without results."""
-        self._advance(key, ShardState.ENDED, ended_at=self._clock(), code=VANISHED, message=message)
+    def missing(self, shard: Shard, *, until: datetime) -> datetime:
+        """The provider did not know the shard's batch just now. Returns the time until which it may come back."""
+        this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(this & shards.c.not_before.is_(None)).values(not_before=until))
+        return self.shard(shard.key).not_before or until
 
-    def collected(self, key: str) -> None:
+    def there(self, shard: Shard) -> None:
+        """The provider knows the shard's batch after all."""
+        if shard.not_before is not None:
+            self._note(shard.key, not_before=None)
+
+    def vanished(self, shard: Shard, message: str) -> None:
+        """The provider does not know the shard's batch any more: it has ended, without results."""
+        facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "code": VANISHED, "message": message}
+        self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
+
+    def collected(self, shard: Shard) -> None:
         """Every request of the shard has its outcome in the store."""
-        self._advance(key, ShardState.COLLECTED, collected_at=self._clock())
+        self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, collected_at=self._clock())
 
     def rejected(self, key: str, *, code: str, message: str) -> None:
         """The provider refused the shard for good, and its outcomes are in the store."""
         self._advance(key, ShardState.REJECTED, collected_at=self._clock(), code=code, message=message)
 
-    def _advance(self, key: str, to: ShardState, **facts: Any) -> None:
+    def _advance(self, key: str, to: ShardState, *, of_batch: str | None = None, **facts: Any) -> None:
         allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])
+        if to is ShardState.SUBMITTING:
+            # Two ways lead here, and a claim must not take the other's.
+            allowed &= shards.c.state == (ShardState.PLANNED if of_batch is None else ShardState.ENDED)
+        if of_batch is not None:
+            # What was read of one batch must not change a shard that was sent again in another meanwhile.
+            allowed &= shards.c.batch_id == of_batch
         with self._engine.begin() as connection:
             changed = connection.execute(sa.update(shards).where(allowed).values(state=to, **facts))
         if changed.rowcount != 1:

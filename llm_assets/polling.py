@@ -110,16 +110,17 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll) -> None
     try:
         _record(platform, shard, client.batch(shard.batch_id), report)
     except NotThere as error:
-        since = shard.submitted_at or platform.clock()
-        if platform.clock() - since < NOT_THERE_TOLERANCE:
+        # Counted from the first time that it was not there: an old batch may be missing for a moment too.
+        if platform.clock() < platform.ledger.missing(shard, until=platform.clock() + NOT_THERE_TOLERANCE):
             return
         report.problems += (f"batch {shard.batch_id} has vanished: {error}",)
-        platform.ledger.vanished(shard.key, f"the provider does not know batch {shard.batch_id} any more")
+        platform.ledger.vanished(shard, f"the provider does not know batch {shard.batch_id} any more")
         report.ended += 1
 
 
 def _record(platform: Platform, shard: Shard, batch: Batch, report: Poll) -> None:
     report.asked += 1
+    platform.ledger.there(shard)
     if batch.state is BatchState.IN_PROGRESS:
         if batch.counts.finished != shard.finished:
             platform.ledger.progress(shard.key, batch.counts.finished)

@@ -2,8 +2,9 @@
 
 A claim is unfinished when its run died, or when the reply to `create` did not arrive. Where the provider carries
 metadata (OpenAI) the submission key in it finds the batch exactly. Where it does not (Anthropic), a batch of the
-right size and age is a candidate, proven when its results carry the shard's key (collection.py). With two
-candidates somebody must choose; with none, and after the visibility delay, the shard is free to be sent.
+right size and age is adopted, and its results prove it by their custom_ids or disprove it (collection.py): a
+disproved claim is as open as before, and the batch is free for the next. Only when there is no candidate, none that
+another claim of the same size may have adopted in error, and the visibility delay is over, is the shard sent again.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from llm_assets.providers import Client
 from llm_assets.records import Batch, Shard, ShardState
 
 # How far the provider's clock and ours may be apart.
-CLOCK_SKEW = timedelta(minutes=5)
-# How long after a claim its batch may have been created: an upload of 200 MB, with time to spare.
-CREATION_WINDOW = timedelta(minutes=30)
+CLOCK_SKEW = timedelta(hours=2)
+# How long after a claim its batch may have been created: a slow upload, a machine that was asleep.
+CREATION_WINDOW = timedelta(hours=24)
 _PAGES_MAX = 50
 
 
@@ -41,14 +42,7 @@ class Wait:
     """The batch may still become visible."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ambiguous:
-    """Each of these batches may be the shard's: somebody must choose."""
-
-    batch_ids: tuple[str, ...]
-
-
-Verdict = Adopt | Release | Wait | Ambiguous
+Verdict = Adopt | Release | Wait
 
 
 def verdict(
@@ -57,32 +51,31 @@ def verdict(
     taken: Collection[str],
     *,
     stamped: bool,
+    rivals: bool,
     now: datetime,
     visibility_delay: timedelta,
 ) -> Verdict:
     """What became of an unfinished claim, from the provider's batches since then.
 
-    `taken` are batch ids that belong to other shards, `stamped` says whether batches carry their submission key.
-    Pure.
+    `taken` are batch ids that belong to other shards, `stamped` says whether batches carry their submission key,
+    `rivals` whether a claim of the same size holds a batch that it has not proven yet. Pure.
     """
     assert shard.claimed_at is not None
-    ours = [batch for batch in batches if batch.batch_id not in taken and _of_this_claim(shard, batch)]
+    ours = [b for b in batches if b.batch_id not in taken and b.batch_id not in shard.past_batches]
     if stamped:
         candidates = [batch for batch in ours if batch.stamp == shard.key]
     else:
-        candidates = [batch for batch in ours if batch.counts.total == shard.requests]
-    if len(candidates) == 1:
-        return Adopt(candidates[0])
+        candidates = [b for b in ours if b.counts.total == shard.requests and _of_this_claim(shard, b)]
     if candidates:
-        return Ambiguous(tuple(batch.batch_id for batch in candidates))
+        return Adopt(candidates[-1])
     may_appear_until = max(shard.claimed_at + visibility_delay, shard.not_before or shard.claimed_at)
-    return Release() if now >= may_appear_until else Wait()
+    return Release() if now >= may_appear_until and not rivals else Wait()
 
 
 def _of_this_claim(shard: Shard, batch: Batch) -> bool:
     assert shard.claimed_at is not None
     earliest, latest = shard.claimed_at - CLOCK_SKEW, shard.claimed_at + CREATION_WINDOW
-    return earliest <= batch.created_at <= latest and batch.batch_id not in shard.past_batches
+    return earliest <= batch.created_at <= latest
 
 
 def reconcile_partition(platform: Platform, enrichment: str, partition: str) -> list[Verdict]:
@@ -117,25 +110,31 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         )
     batches = _batches_since(client, shard)
     taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
+    stamped = platform.dialect_of(shard).carries_stamp
     decision = verdict(
         shard,
         batches,
         taken,
-        stamped=platform.dialect_of(shard).carries_stamp,
+        stamped=stamped,
+        rivals=not stamped and _has_rivals(platform, shard),
         now=platform.clock(),
         visibility_delay=platform.visibility_delay,
     )
     match decision:
         case Adopt(batch):
-            platform.ledger.submitted(shard.key, batch)
+            platform.ledger.submitted(shard.key, batch, adopted=not stamped)
         case Release():
             platform.ledger.released(shard.key, message="the provider has no batch of this claim")
         case Wait():
             _unsettled(platform, shard, decision, "the provider lists no batch of this claim yet")
-        case Ambiguous(batch_ids):
-            found = ", ".join(batch_ids)
-            _unsettled(platform, shard, decision, f"several batches may be this shard's: {found}; choose one")
     return decision
+
+
+def _has_rivals(platform: Platform, shard: Shard) -> bool:
+    return any(
+        other.adopted and other.account == shard.account and other.requests == shard.requests
+        for other in platform.ledger.active_shards()
+    )
 
 
 def _unsettled(platform: Platform, shard: Shard, decision: Verdict, message: str) -> Verdict:

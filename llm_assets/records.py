@@ -224,7 +224,8 @@ class Shard:
 
     `key` is the submission key: in every custom_id of the shard and in the batch's metadata where the provider
     carries any. `path` names the shard's folder-and-stem in the store, from which its files' names derive.
-    `past_batches` are batch ids that turned out not to answer this shard.
+    `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
+    size and age and that its results have still to prove it.
     """
 
     key: str
@@ -244,6 +245,7 @@ class Shard:
     staged_id: str | None = None
     batch_id: str | None = None
     past_batches: tuple[str, ...] = ()
+    adopted: bool = False
     submitted_at: datetime | None = None
     ended_at: datetime | None = None
     collected_at: datetime | None = None

@@ -39,12 +39,18 @@ def claim(ledger: Ledger, key: str = "k", owner: str = "me") -> bool:
     return ledger.claim(key, owner=owner, account="a")
 
 
+def claim_or_disprove(ledger: Ledger) -> None:
+    shard = ledger.shard("k")
+    of_batch = shard.batch_id if shard.state is ShardState.ENDED else None
+    ledger._advance("k", ShardState.SUBMITTING, of_batch=of_batch)
+
+
 CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
     ShardState.PLANNED: lambda ledger: ledger.released("k"),
-    ShardState.SUBMITTING: lambda ledger: ledger._advance("k", ShardState.SUBMITTING),
+    ShardState.SUBMITTING: lambda ledger: claim_or_disprove(ledger),
     ShardState.SUBMITTED: lambda ledger: ledger.submitted("k", BATCH),
     ShardState.ENDED: lambda ledger: ledger.ended("k", BATCH),
-    ShardState.COLLECTED: lambda ledger: ledger.collected("k"),
+    ShardState.COLLECTED: lambda ledger: ledger.collected(ledger.shard("k")),
     ShardState.REJECTED: lambda ledger: ledger.rejected("k", code="", message=""),
 }
 
@@ -52,7 +58,7 @@ CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
 @pytest.mark.parametrize("to", ShardState, ids=lambda state: f"to-{state}")
 @pytest.mark.parametrize("start", ShardState, ids=lambda state: f"from-{state}")
 def test_only_the_listed_transitions_are_possible(ledger: Ledger, start: ShardState, to: ShardState) -> None:
-    ledger.record_plan(PLAN, [replace(SHARD, state=start)], replaces=None)
+    ledger.record_plan(PLAN, [replace(SHARD, state=start, batch_id="batch_1")], replaces=None)
     if start in TRANSITIONS[to]:
         CHANGES[to](ledger)
         assert ledger.shard("k").state is to
@@ -75,6 +81,28 @@ def test_of_many_claims_one_succeeds(ledger: Ledger) -> None:
         won = list(pool.map(lambda number: claim(ledger, owner=f"run {number}"), range(16)))
     assert won.count(True) == 1
     assert ledger.shard("k").owner == f"run {won.index(True)}"
+
+
+def test_an_ended_shard_cannot_be_claimed(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [replace(SHARD, state=ShardState.ENDED, batch_id="batch_1")], replaces=None)
+    assert not claim(ledger)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda ledger: ledger.ended("k", replace(BATCH, batch_id="old")), id="ended"),
+        pytest.param(lambda ledger: ledger.released("k", of_batch="old"), id="released"),
+        pytest.param(lambda ledger: ledger.vanished(replace(SHARD, batch_id="old"), "gone"), id="vanished"),
+    ],
+)
+def test_what_was_read_of_a_former_batch_does_not_change_the_present_one(
+    ledger: Ledger, change: Callable[[Ledger], object]
+) -> None:
+    ledger.record_plan(PLAN, [replace(SHARD, state=ShardState.SUBMITTED, batch_id="new")], replaces=None)
+    with pytest.raises(IllegalTransition):
+        change(ledger)
+    assert (ledger.shard("k").state, ledger.shard("k").batch_id) == (ShardState.SUBMITTED, "new")
 
 
 def test_of_many_plans_one_is_recorded_with_its_shards(ledger: Ledger) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from llm_assets.reconciliation import Adopt, Ambiguous, Release, Verdict, Wait, verdict
+from llm_assets.reconciliation import Adopt, Release, Verdict, Wait, verdict
 from llm_assets.records import Batch, BatchCounts, BatchState, Shard, ShardState
 
 CLAIMED = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -37,10 +37,23 @@ OURS = batch("ours", stamp="k", counts=BatchCounts(total=7))
 def test_a_call_that_took_long_may_show_its_batch_as_long_after_its_end() -> None:
     slow = replace(SHARD, not_before=CLAIMED + timedelta(minutes=10))
     found = [
-        verdict(slow, [], (), stamped=True, now=CLAIMED + timedelta(minutes=minutes), visibility_delay=DELAY)
+        verdict(
+            slow, [], (), stamped=True, rivals=False, now=CLAIMED + timedelta(minutes=minutes), visibility_delay=DELAY
+        )
         for minutes in (3, 9, 10)
     ]
     assert found == [Wait(), Wait(), Release()]
+
+
+def test_a_claim_is_not_given_up_while_another_may_hold_its_batch() -> None:
+    late = CLAIMED + timedelta(hours=1)
+    assert verdict(SHARD, [], (), stamped=False, rivals=True, now=late, visibility_delay=DELAY) == Wait()
+
+
+def test_a_stamp_is_believed_whatever_the_clocks_say() -> None:
+    early = replace(OURS, created_at=CLAIMED - timedelta(days=1))
+    found = verdict(SHARD, [early], (), stamped=True, rivals=False, now=CLAIMED, visibility_delay=DELAY)
+    assert found == Adopt(early)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +66,16 @@ def test_a_call_that_took_long_may_show_its_batch_as_long_after_its_end() -> Non
         pytest.param(True, [], 2, Release(), id="nothing-after-the-delay"),
         pytest.param(False, [BATCH], 0, Adopt(BATCH), id="size-and-age"),
         pytest.param(False, [batch("x", counts=BatchCounts(total=99))], 5, Release(), id="other-size"),
-        pytest.param(False, [batch("x", created_at=CLAIMED - timedelta(minutes=6))], 5, Release(), id="before-it"),
-        pytest.param(False, [batch("x", created_at=CLAIMED + timedelta(hours=1))], 5, Release(), id="long-after-it"),
+        pytest.param(False, [batch("x", created_at=CLAIMED - timedelta(hours=3))], 5, Release(), id="before-it"),
+        pytest.param(False, [batch("x", created_at=CLAIMED + timedelta(hours=25))], 5, Release(), id="long-after-it"),
         pytest.param(False, [batch("taken")], 5, Release(), id="another-shards"),
         pytest.param(False, [batch("past")], 5, Release(), id="disproved-before"),
-        pytest.param(False, [batch("a"), batch("b")], 5, Ambiguous(("a", "b")), id="two-candidates"),
+        pytest.param(False, [batch("a"), batch("b")], 5, Adopt(batch("b")), id="two-candidates-the-elder-first"),
         pytest.param(False, [batch("a"), batch("taken")], 5, Adopt(batch("a")), id="one-of-two-is-another-shards"),
     ],
 )
 def test_verdict(stamped: bool, batches: list[Batch], minutes: int, expected: Verdict) -> None:
     now = CLAIMED + timedelta(minutes=minutes)
-    assert verdict(SHARD, batches, {"taken"}, stamped=stamped, now=now, visibility_delay=DELAY) == expected
+    assert (
+        verdict(SHARD, batches, {"taken"}, stamped=stamped, rivals=False, now=now, visibility_delay=DELAY) == expected
+    )

@@ -1,15 +1,19 @@
 """Calls that break, and replies that never come: nothing is sent on a guess, nothing is lost, nothing is paid twice."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
+from llm_assets.errors import SystemicError
 from llm_assets.platform import Platform, utc_now
-from llm_assets.records import Reason, ShardState
+from llm_assets.polling import poll
+from llm_assets.records import Reason, ShardLimits, ShardState
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
@@ -196,6 +200,7 @@ def test_a_vanished_batch_is_an_outcome_and_its_requests_go_to_the_next_wave(
 ) -> None:
     emulator.faults([{"fault": "vanished", "times": 1}])
     submit(platform, enrichment)
+    finish_until_waiting(platform, enrichment)
     time.passes(minutes=20)
     steps = finish(platform, enrichment)
     assert steps[-1] is Step.NOTHING
@@ -229,9 +234,75 @@ def test_another_accounts_batch_of_the_same_size_is_not_taken_for_ours(
     submit(platform, enrichment)
     submit(other, enrichment)
     finish(other, enrichment)
-    submit(platform, enrichment)
+    finish_until_waiting(platform, enrichment)  # the stranger's batch is adopted, and disproved by its results
     time.passes(minutes=3)
     finish(platform, enrichment)
     other.close()
+    assert set(enriched(platform, enrichment)["wave"]) == {1}
     assert enriched(platform, enrichment).height == len(TEXTS)
     assert {content["billed"] for content in emulator.contents()} == {1}
+
+
+SMALL = ShardLimits(requests=10, bytes=1_000_000)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param([("dropped_before_store", 1), ("dropped_after_store", 1)], id="one-never-came-one-lost-its-reply"),
+        pytest.param([("dropped_after_store", 2)], id="both-lost-their-replies"),
+    ],
+)
+def test_two_shards_of_one_size_do_not_take_each_others_batches_for_good(
+    platform: Platform, emulator: Emulator, time: Time, lost: list[tuple[str, int]]
+) -> None:
+    enrichment = replace(labels("anthropic"), limits=SMALL)
+    write_documents(platform, TEXTS)
+    emulator.faults([{"fault": fault, "times": times} for fault, times in lost])
+    submit(platform, enrichment)
+    for _ in range(6):
+        time.passes(minutes=3)
+        with suppress(AssertionError):
+            finish(platform, enrichment, steps_max=8)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_an_old_batch_that_is_missing_for_a_moment_is_not_given_up(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.hold(True)
+    submit(platform, enrichment)
+    time.passes(minutes=20)
+    emulator.faults([{"fault": "retrieve_404_blip", "times": 1}])
+    finish_until_waiting(platform, enrichment)
+    emulator.hold(False)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_an_ended_batch_is_not_asked_for_with_another_account(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, tmp_path: Path, time: Time
+) -> None:
+    submit(platform, enrichment)
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    assert states(platform, enrichment) == [ShardState.ENDED]
+    others = {name: replace(found, api_key="another") for name, found in platform.credentials.items()}
+    switched = Platform(platform.store, platform.ledger, others, clock=time)
+    time.passes(hours=1)
+    with pytest.raises(SystemicError, match="another key or base URL"):
+        collect_partition(switched, enrichment, P)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_clocks_that_disagree_do_not_hide_a_batch(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    time.offset += timedelta(minutes=40)
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}])
+    submit(platform, enrichment)
+    time.offset += timedelta(minutes=10)
+    finish(platform, enrichment)
+    assert creates(emulator, enrichment) == 1
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
