@@ -36,7 +36,7 @@ def wait(provider: str, root: Path, url: str) -> None:
     with _platform(root, url) as platform:
         while _is_waiting(platform, provider):
             poll(platform, platform.ledger.active_shards(), calls_max=25)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)  # what the sensor's interval is; not part of what is timed
 
 
 def collect(provider: str, root: Path, url: str) -> int:
@@ -64,7 +64,7 @@ def _submit(platform: Platform, provider: str) -> int:
     asked = enrichment(provider)
     reconcile_partition(platform, asked.name, PARTITION)
     plan = plan_partition(platform, asked, PARTITION)
-    return send_planned(platform, asked, plan).requests
+    return send_planned(platform, plan).requests
 
 
 def _is_waiting(platform: Platform, provider: str) -> bool:

@@ -161,7 +161,7 @@ def _stay(shown: Demo, out: Console) -> None:
     try:
         while True:
             shown.check()
-            time.sleep(1)
+            time.sleep(1)  # until Ctrl-C; each round only looks whether the processes live
     except KeyboardInterrupt:
         out.print("Ending …", style="dim")
 

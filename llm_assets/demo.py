@@ -122,7 +122,7 @@ class Service:
             self.check()
             if time.monotonic() > deadline:
                 raise LLMAssetsError(f"{self.name} did not answer within {_START_SECONDS_MAX} s; its log: {self.log}")
-            time.sleep(0.2)
+            time.sleep(0.2)  # another process cannot tell us that it listens
 
     def stop(self, patience_s: float = 10.0) -> None:
         """End the whole group: children may outlive the first signal."""
@@ -131,7 +131,7 @@ class Service:
                 return
             deadline = time.monotonic() + patience_s
             while self._signal(0) and time.monotonic() < deadline:
-                time.sleep(0.05)
+                time.sleep(0.05)  # a process group can be waited for only by asking
 
     def _signal(self, number: int) -> bool:
         """Signal the group; 0 only asks. Whether anybody was there."""
@@ -218,7 +218,7 @@ class Demo:
                     raise LLMAssetsError(
                         f"not everything was published within {seconds_max / 60:.0f} minutes; {self._where_to_look()}"
                     )
-                time.sleep(1)
+                time.sleep(1)  # the ledger tells nobody that it has changed
 
     def report(self) -> Report:
         """What came of the sample partitions."""

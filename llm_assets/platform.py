@@ -56,8 +56,9 @@ class Settings:
         )
 
 
-def _owner() -> str:
-    return this_process()
+def this_process() -> str:
+    """A name for this process that no other has: host, process id, and when it started."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
 
 
 @dataclass(slots=True)
@@ -73,7 +74,7 @@ class Platform:
     credentials: Mapping[str, Credentials] = field(repr=False)
     clock: Callable[[], datetime] = utc_now
     new_key: Callable[[], str] = new_key
-    owner: str = field(default_factory=_owner)
+    owner: str = field(default_factory=this_process)
     visibility_delay: timedelta = timedelta(minutes=2)
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
 
@@ -109,11 +110,6 @@ class Platform:
             found = get_provider(provider, endpoint).connect(self.credentials[provider])
             self._clients[provider, endpoint] = found
         return found
-
-
-def this_process() -> str:
-    """A name for this process that no other has: host, process id, and when it started."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
 
 
 def is_dead(owner: str) -> bool:

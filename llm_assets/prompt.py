@@ -20,7 +20,6 @@ from minijinja import Environment, TemplateError
 from llm_assets.errors import DeclarationError, LLMAssetsError
 from llm_assets.records import Message
 
-ROLES = ("system", "user", "assistant")
 # Instructions that one turn may take: far beyond any prompt, far below a second.
 FUEL = 100_000
 

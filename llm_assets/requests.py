@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import orjson
 import polars as pl
@@ -90,7 +90,7 @@ class Renderer:
         if fingerprint not in bodies:
             more = self._room.get(fingerprint)
             if more:
-                body = orjson.dumps(self._dialect.body(replace(task, max_tokens=more), messages))
+                body = orjson.dumps(self._dialect.body(self._enrichment.task_with(more), messages))
             # A copy of just its size: orjson leaves up to several times as much allocated behind what it returns.
             bodies[fingerprint] = bytes(memoryview(body))
         return fingerprint, None, None

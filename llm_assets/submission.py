@@ -31,7 +31,7 @@ from llm_assets.errors import (
 from llm_assets.history import partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.records import REQUESTS_SCHEMA, Fingerprint, Plan, Reason, Shard, ShardState
+from llm_assets.records import REQUESTS_SCHEMA, FailureKind, Fingerprint, Plan, Reason, Shard, ShardState
 from llm_assets.requests import Renderer
 from llm_assets.retries import Standing, room_for
 from llm_assets.shards import PackedShard, Packer, limits_for
@@ -70,7 +70,9 @@ def plan_partition(
     current = platform.ledger.plan(enrichment.name, partition)
     if current is not None and current.held and not release_hold:
         return current
-    rounds = (current.rounds if current else 1) + (1 if retry_failed else 0)
+    rounds = current.rounds if current else 1
+    if retry_failed and _has_failed(platform, enrichment, partition, rounds):
+        rounds += 1
     draft = _draft(platform, enrichment, partition, current, rounds)
     plan = draft.plan(current, rounds)
     unsent = _unsent(platform, current) if current and plan.digest != current.digest else []
@@ -88,6 +90,13 @@ def plan_partition(
         draft.discard()
         plan = platform.ledger.plan(enrichment.name, partition) or plan
     return plan
+
+
+def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
+    """Whether there is anything that another round could help: asking twice for one must not grant two."""
+    standings = partition_standings(platform, enrichment, partition, rounds=rounds)
+    failed = (pl.col("standing") == Standing.FAILED) & (pl.col("kind") != FailureKind.PERMANENT)
+    return not standings.filter(failed).is_empty()
 
 
 def _unsent(platform: Platform, plan: Plan) -> list[str]:
@@ -110,7 +119,7 @@ def _draft(
     return draft
 
 
-def send_planned(platform: Platform, enrichment: Enrichment, plan: Plan) -> Sent:
+def send_planned(platform: Platform, plan: Plan) -> Sent:
     """Send the shards of a partition that are planned and due, unless the plan is held.
 
     Raises SystemicError, after it has put the plan on hold, when the account or the model is refused.
@@ -123,14 +132,14 @@ def send_planned(platform: Platform, enrichment: Enrichment, plan: Plan) -> Sent
         if shard.state is not ShardState.PLANNED or (shard.not_before and shard.not_before > now):
             continue
         try:
-            sent = _send(platform, enrichment, shard, sent)
+            sent = _send(platform, shard, sent)
         except SystemicError as error:
             platform.ledger.hold(plan, f"{error.code}: {error}")
             raise
     return sent
 
 
-def _send(platform: Platform, enrichment: Enrichment, shard: Shard, sent: Sent) -> Sent:
+def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     client = platform.client(shard.provider, shard.endpoint)
     if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
         return sent

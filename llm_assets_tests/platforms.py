@@ -62,7 +62,7 @@ def submit(platform: Platform, enrichment: Enrichment, partition: str = P, *, re
     """What materializing `batches` does."""
     reconcile_partition(platform, enrichment.name, partition)
     plan = plan_partition(platform, enrichment, partition, retry_failed=retry_failed)
-    send_planned(platform, enrichment, plan)
+    send_planned(platform, plan)
     return plan
 
 

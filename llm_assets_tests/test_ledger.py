@@ -3,28 +3,16 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger import TRANSITIONS, Ledger
-from llm_assets.records import Batch, BatchCounts, BatchState, Plan, Shard, ShardState
+from llm_assets.records import Batch, BatchCounts, BatchState, ShardState
+from llm_assets_tests.samples import NOW, PLAN, SHARD
 
-NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
-PLAN = Plan(
-    enrichment="e",
-    partition="p",
-    plan_id="first",
-    digest="d",
-    path="plan",
-    documents=2,
-    requests=2,
-    wave=1,
-    planned_at=NOW,
-)
-SHARD = Shard(key="k", enrichment="e", partition="p", wave=1, provider="x", endpoint="/", requests=2, bytes=9, path="k")
 BATCH = Batch("batch_1", BatchState.IN_PROGRESS, NOW, BatchCounts(total=2))
 
 

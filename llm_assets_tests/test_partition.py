@@ -288,6 +288,18 @@ def test_failed_documents_are_asked_about_again_when_somebody_wants_it(
     assert max(billed(emulator).values()) == 1
 
 
+def test_asking_again_for_what_has_failed_grants_one_round_however_often_it_is_asked(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "overloaded", "match": "unlucky"}])
+    run(platform, enrichment, ["good", "unlucky"])
+    for _ in range(5):
+        submit(platform, enrichment, retry_failed=True)
+    finish(platform, enrichment)
+    assert failed(platform, enrichment)["attempts"].to_list() == [6]
+    assert max(accepted(emulator).values()) == 6
+
+
 def test_a_refused_key_stops_everything_until_somebody_acts(
     platform: Platform, enrichment: Enrichment, emulator: Emulator
 ) -> None:
@@ -312,7 +324,7 @@ def test_a_held_partition_stays_held_when_nobody_has_acted(
         submit(platform, enrichment)
     plan = plan_partition(platform, enrichment, P, release_hold=False)
     assert plan.held
-    assert send_planned(platform, enrichment, plan).batch_ids == ()
+    assert send_planned(platform, plan).batch_ids == ()
     assert accepted(emulator).total() == 0
 
 

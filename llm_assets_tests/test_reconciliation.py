@@ -1,29 +1,17 @@
 """What became of a claim whose outcome is unknown: the verdict, from what the provider lists."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from llm_assets.reconciliation import Adopt, Release, Verdict, Wait, verdict
-from llm_assets.records import Batch, BatchCounts, BatchState, Shard, ShardState
+from llm_assets.records import Batch, BatchCounts, BatchState, ShardState
+from llm_assets_tests import samples
 
-CLAIMED = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+CLAIMED = samples.NOW
 DELAY = timedelta(minutes=2)
-SHARD = Shard(
-    key="k",
-    enrichment="e",
-    partition="p",
-    wave=1,
-    provider="x",
-    endpoint="/",
-    requests=100,
-    bytes=9,
-    path="k",
-    state=ShardState.SUBMITTING,
-    claimed_at=CLAIMED,
-    past_batches=("past",),
-)
+SHARD = replace(samples.SHARD, requests=100, state=ShardState.SUBMITTING, claimed_at=CLAIMED, past_batches=("past",))
 BATCH = Batch("b", BatchState.IN_PROGRESS, CLAIMED + timedelta(seconds=3), BatchCounts(total=100))
 
 

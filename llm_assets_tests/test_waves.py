@@ -1,26 +1,13 @@
 """What a partition needs next."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from llm_assets.records import Plan, Shard, ShardState
 from llm_assets.waves import Step, ended_waves, next_step
-
-NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
-PLAN = Plan(
-    enrichment="e",
-    partition="p",
-    plan_id="1",
-    digest="d",
-    path="plan",
-    documents=2,
-    requests=2,
-    wave=1,
-    planned_at=NOW,
-)
-SHARD = Shard(key="k", enrichment="e", partition="p", wave=1, provider="x", endpoint="/", requests=2, bytes=9, path="k")
+from llm_assets_tests.samples import NOW, PLAN, SHARD
 
 
 def shard(state: ShardState, wave: int = 1, not_before: datetime | None = None) -> Shard:

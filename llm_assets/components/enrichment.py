@@ -205,7 +205,7 @@ def _batches_asset(
                     retry_failed=config.retry_failed,
                     release_hold=WORK_TAG not in context.run.tags,
                 )
-                sent = send_planned(opened, enrichment, plan)
+                sent = send_planned(opened, plan)
             except SystemicError as error:
                 raise dg.Failure(
                     description=f"Nothing more is sent until somebody acts: {error} Then materialize this again.",

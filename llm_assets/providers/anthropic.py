@@ -6,7 +6,7 @@ The wire is that of API version 2026-10-21, over the official SDK and its own HT
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -38,13 +38,13 @@ from llm_assets.providers.wire import (
     Effect,
     Refusal,
     account_digest,
+    asking,
     host,
     refused,
     retry_after_s,
     same_origin,
     save,
     unreachable,
-    unreadable,
     usable_base_url,
     usable_key,
 )
@@ -358,20 +358,8 @@ def _counts(counts: object) -> BatchCounts:
     return BatchCounts(total=total, succeeded=succeeded, failed=failed)
 
 
-@contextmanager
-def _asking(verb: str, effect: Effect) -> Iterator[None]:
-    """Turn whatever the SDK raises inside into one of our errors.
-
-    `from None`: the SDK's messages repeat whole reply bodies, which may repeat a document.
-    """
-    call = Call(NAME, verb, effect)
-    try:
-        yield
-    except (AnthropicError, httpx2.HTTPError) as error:
-        raise translate(error, call) from None
-    except (ValueError, TypeError, AttributeError):
-        # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
-        raise unreadable(call) from None
+def _asking(verb: str, effect: Effect) -> AbstractContextManager[None]:
+    return asking(Call(NAME, verb, effect), AnthropicError, translate)
 
 
 def translate(error: Exception, call: Call) -> ProviderError:

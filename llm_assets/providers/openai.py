@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,11 @@ from llm_assets.providers.wire import (
     Effect,
     Refusal,
     account_digest,
+    asking,
     refused,
     retry_after_s,
     save,
     unreachable,
-    unreadable,
     usable_base_url,
     usable_key,
 )
@@ -530,20 +530,8 @@ def _error_message(error: BatchError) -> str:
     return f"{error.code or 'unknown'}{place}{words}"
 
 
-@contextmanager
-def _asking(verb: str, effect: Effect) -> Iterator[None]:
-    """Turn whatever the SDK raises inside into one of our errors.
-
-    `from None`: the SDK's messages repeat whole reply bodies, which may repeat a document.
-    """
-    call = Call(NAME, verb, effect)
-    try:
-        yield
-    except (OpenAIError, httpx2.HTTPError) as error:
-        raise translate(error, call) from None
-    except (ValueError, TypeError, AttributeError):
-        # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
-        raise unreadable(call) from None
+def _asking(verb: str, effect: Effect) -> AbstractContextManager[None]:
+    return asking(Call(NAME, verb, effect), OpenAIError, translate)
 
 
 def translate(error: Exception, call: Call) -> ProviderError:

@@ -6,7 +6,8 @@ Nothing here knows a vendor or an SDK. What a vendor's words mean stands in its 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -106,6 +107,23 @@ _BY_STATUS: dict[int, _ErrorType | dict[Effect, _ErrorType]] = {
     410: _NOT_FOUND,
     429: CapacityError,
 }
+
+
+@contextmanager
+def asking(
+    call: Call, sdk_error: type[Exception], translate: Callable[[Exception, Call], ProviderError]
+) -> Iterator[None]:
+    """Turn whatever a vendor's SDK raises inside into one of our errors.
+
+    `from None`: the SDKs' messages repeat whole reply bodies, which may repeat a document.
+    """
+    try:
+        yield
+    except (sdk_error, httpx2.HTTPError) as error:
+        raise translate(error, call) from None
+    except (ValueError, TypeError, AttributeError):
+        # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
+        raise unreadable(call) from None
 
 
 def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:

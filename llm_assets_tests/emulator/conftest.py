@@ -1,4 +1,4 @@
-"""One emulator for all tests of this folder, forgotten between them; the vendors' own SDKs as clients."""
+"""The vendors' own SDKs as clients of the emulator that all tests share."""
 
 from collections.abc import Iterator
 
@@ -7,18 +7,6 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 from llm_assets_tests.emulator_process import Emulator
-
-
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    with Emulator(tmp_path_factory.mktemp("emulator")) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(running: Emulator) -> Emulator:
-    running.reset()
-    return running
 
 
 @pytest.fixture(scope="session")

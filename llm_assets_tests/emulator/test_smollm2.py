@@ -48,7 +48,7 @@ def loaded(**options: int) -> SmolLM2:
     try:
         return SmolLM2(**options)
     except ImportError as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # says what is missing and how to get it
 
 
 def asked(prompt: Prompt, text: str, max_tokens: int = 64) -> Question:
