@@ -8,7 +8,7 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench check model clean
+.PHONY: help demo dev test bench chaos check model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
@@ -27,10 +27,13 @@ test: $(ENVIRONMENT) $(MODEL) ## All tests; those of the project itself run what
 bench: $(ENVIRONMENT) ## Throughput and memory, measured on this machine
 	$(BIN)/python -m bench
 
+chaos: $(ENVIRONMENT) ## Faults, kills and double runs at random: nothing lost, nothing paid twice
+	$(BIN)/python -m chaos
+
 check: $(ENVIRONMENT) ## Style, types, layers: seconds, no tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy llm_assets llm_assets_tests bench
+	$(BIN)/mypy llm_assets llm_assets_tests bench chaos
 	$(BIN)/lint-imports
 
 model: ## Try again to install the demo's local language model

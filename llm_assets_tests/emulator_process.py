@@ -126,6 +126,11 @@ class Emulator:
         calls: dict[str, int] = self.accounting()["calls"]
         return calls
 
+    def injected(self) -> dict[str, int]:
+        """How often each fault was put in the way of a row, a batch or a call."""
+        injected: dict[str, int] = self.call("GET", "/_emulator/faults")["injected"]
+        return injected
+
     def batches(self) -> list[dict[str, Any]]:
         """Every batch, oldest first."""
         batches: list[dict[str, Any]] = self.call("GET", "/_emulator/accounting?detail=batches")["batches"]

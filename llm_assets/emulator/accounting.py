@@ -113,6 +113,7 @@ def _batch(row: Row) -> dict[str, Any]:
         "provider": row["provider"],
         "id": row["id"],
         "created_at": rfc3339(row["created_at"]),
+        "ended_at": rfc3339(row["facts"].get("ended_at")),
         "status": row["facts"].get("ending", row["status"]),
         "accepted": bool(row["accepted"]),
         "deleted": bool(row["deleted"]),

@@ -103,7 +103,7 @@ class Control:
         return json_reply({"latency_s": self._engine.settings.latency_s, "limits": self._limits.as_dict()})
 
     async def faults(self, request: Request) -> Response:
-        """The rules in force and the menu; PUT replaces the rules."""
+        """The rules in force, how often each fault was injected, and the menu; PUT replaces the rules."""
         storage, clock = self._engine.storage, self._engine.clock
         if request.method == "PUT":
             found = _json(await request.body())
@@ -120,7 +120,7 @@ class Control:
             {"fault": fault.name, "scope": fault.scope, "says": fault.says, "providers": fault.providers}
             for fault in MENU.values()
         ]
-        return json_reply({"rules": kept["rules"], "menu": menu})
+        return json_reply({"rules": kept["rules"], "injected": dict(self._engine.faults.injected), "menu": menu})
 
     async def accounting(self, request: Request) -> Response:
         """Totals, or with `?detail=batches|rows|contents` what they are made of."""
@@ -147,6 +147,7 @@ class Control:
         with engine.settling:
             engine.storage.clear()
             engine.faults.replace([], set_at=0.0)
+            engine.faults.injected.clear()
             engine.settings.held = False
             engine.settings.latency_s = self._latency_s
             engine.clock.freeze(False)

@@ -7,6 +7,7 @@ A rule names a fault and whom it meets. What a fault does is written where it ha
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -179,10 +180,14 @@ Fired = dict[tuple[str, bytes], int]
 
 
 class Faults:
-    """The rules in force, and how often each has fired. Thread-safe."""
+    """The rules in force, and how often each has fired. Thread-safe.
+
+    `injected` counts by fault how often any rule has fired, whatever was in force since; only a reset empties it.
+    """
 
     def __init__(self, rules: Iterable[Rule] = (), *, set_at: float = 0.0, fired: Fired | None = None) -> None:
         self._lock = threading.Lock()
+        self.injected: Counter[str] = Counter()
         self.replace(rules, set_at=set_at, fired=fired)
 
     def replace(self, rules: Iterable[Rule], *, set_at: float, fired: Fired | None = None) -> None:
@@ -241,7 +246,10 @@ class Faults:
             if rule.times is not None and not self._counted(rule, b"", rule.times):
                 return False
             per_content = rule.rate is not None and rule.attempts is not None
-            return not per_content or self._counted(rule, content, rule.attempts or 0)
+            if per_content and not self._counted(rule, content, rule.attempts or 0):
+                return False
+            self.injected[rule.fault.name] += 1
+            return True
 
     def _counted(self, rule: Rule, content: bytes, bound: int) -> bool:
         so_far = self._fired.get((rule.key, content), 0)
