@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chaos.report import broken, faults_table, numbers, sentences, table, together
+from chaos.report import broken, errors_table, faults_table, numbers, sentences, table, together
 from chaos.season import play_all
 from chaos.stage import Played
 
@@ -19,7 +19,7 @@ def main(
     seed: Annotated[int, typer.Option(help="What they are drawn from.")] = 1,
     only: Annotated[int | None, typer.Option(min=0, help="Play this one alone.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="None is begun after this time.")] = 15,
-    lanes: Annotated[int, typer.Option(min=1, help="How many are played at once.")] = 2,
+    lanes: Annotated[int, typer.Option(min=1, help="How many are played at once.")] = 3,
     keep: Annotated[bool, typer.Option(help="Leave stores and ledgers for a look, beside the numbers.")] = False,
     output: Annotated[Path, typer.Option(help="The file for the numbers.")] = Path(".bench/chaos.json"),
 ) -> None:
@@ -40,6 +40,7 @@ def main(
     seconds = time.monotonic() - started
     console.print(table(season, seed, seconds))
     console.print(faults_table(season))
+    console.print(errors_table(season))
     output.write_text(json.dumps(numbers(season, seed, seconds), indent=2) + "\n")
     console.print(f"The numbers are in {output}.")
     if len(season) < len(chosen):

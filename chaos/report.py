@@ -25,8 +25,10 @@ def numbers(season: Sequence[Played], seed: int, seconds: float) -> dict[str, fl
         "faults_of_the_menu": len(injected),
         "faults_in_the_menu": len(MENU),
         "kills": sum(one.kills for one in season),
+        "kill_places": len(frozenset().union(*(one.kill_places for one in season))),
         "double_runs": sum(one.double_runs for one in season),
-        "runs": sum(one.runs for one in season),
+        "processes": sum(one.runs for one in season),
+        "processes_crashed": sum(one.crashes for one in season),
         **{f"schedules_{name}": found for name, found in sorted(_shares(season).items())},
         **counted,
         "seconds": round(seconds, 1),
@@ -78,6 +80,8 @@ def _cells(season: Sequence[Played]) -> dict[str, str]:
         "processes": sum(one.runs for one in season),
         "faults injected": sum(one.injected.total() for one in season),
         "processes killed": sum(one.kills for one in season),
+        "places of an edge where one was": len(frozenset().union(*(one.kill_places for one in season))),
+        "processes that crashed": sum(one.crashes for one in season),
         "double runs": sum(one.double_runs for one in season),
         "documents": verdict.documents,
         "documents answered": verdict.documents_enriched,
@@ -115,6 +119,17 @@ def faults_table(season: Iterable[Played]) -> Table:
     for line in range(max(map(len, by_scope))):
         cells = [column[line] if line < len(column) else ("", None) for column in by_scope]
         drawn.add_row(*(part for name, count in cells for part in (name, "" if count is None else f"{count:,}")))
+    return drawn
+
+
+def errors_table(season: Iterable[Played]) -> Table:
+    """What the processes met and got over, by how often."""
+    met = sum((one.errors for one in season), Counter[str]())
+    drawn = Table(title="Runs that failed and were run again", box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+    drawn.add_column("error")
+    drawn.add_column("", justify="right")
+    for name, count in met.most_common():
+        drawn.add_row(name, f"{count:,}")
     return drawn
 
 

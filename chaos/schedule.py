@@ -156,7 +156,9 @@ def _options(random: Random, fault: Fault) -> Rule:
             return {"times": 1}
         case "stalled" | "stalled_finalizing" | "slow_cancelling":
             return {"for_s": random.choice((60, 600, 7200))}
-        case "expired_partial" | "silent_short_read" | "cut_mid_line":
+        case "silent_short_read" | "cut_mid_line":
+            return {"share": round(random.uniform(0.05, 0.95), 2)} | random.choice(({}, {"times": 6}))
+        case "expired_partial":
             return {"share": round(random.uniform(0.05, 0.95), 2)}
         case "slow":
             return {"delay_s": random.choice((0.05, 0.2, 0.4))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -36,11 +37,12 @@ class Played:
     verdict: Verdict
     seconds: float
     kills: int = 0
+    crashes: int = 0
     double_runs: int = 0
     runs: int = 0
-    people: int = 0
     injected: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    kill_places: frozenset[str] = frozenset()
     last_words: str = ""
 
 
@@ -67,6 +69,7 @@ class Stage:
 class _Play:
     def __init__(self, schedule: Schedule, emulator: Emulator, root: Path) -> None:
         self._schedule, self._emulator, self._root = schedule, emulator, root
+        shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         self._store = Store(root)
         self._job = Job(
@@ -82,7 +85,7 @@ class _Play:
         self._clock = VirtualTime(self._job.time_file, emulator.url)
         self._random = Random(f"{schedule.seed}/{schedule.number}/documents")  # noqa: S311 (texts, not secrets)
         self._documents: dict[str, dict[str, str]] = {partition: {} for partition in schedule.partitions}
-        self._kills = self._double_runs = self._runs = self._people = 0
+        self._kills = self._crashes = self._double_runs = self._runs = 0
 
     def run(self) -> None:
         """All acts, and then to the end: one process, no faults."""
@@ -110,10 +113,13 @@ class _Play:
             kills=self._kills,
             double_runs=self._double_runs,
             runs=self._runs,
-            people=self._people,
+            crashes=self._crashes,
             injected=injected,
-            errors=Counter(note["error"] for note in notes),
-            last_words=next((f"{note['error']}: {note['message']}" for note in notes[::-1] if note["finishing"]), ""),
+            errors=Counter(note["error"] for note in notes if "error" in note),
+            kill_places=frozenset(f"{note['killed_at']} {note['event']}" for note in notes if "killed_at" in note),
+            last_words=next(
+                (f"{note['error']}: {note['message']}" for note in notes[::-1] if note.get("finishing")), ""
+            ),
         )
 
     def close(self, *, keep: bool) -> None:
@@ -132,7 +138,6 @@ class _Play:
             self._write(act.adds, act.changes)
         living = [(self._start(self._job_of(run)), run, time.monotonic()) for run in act.runs]
         self._double_runs += len(act.runs) > 1
-        self._people += sum(run.by_person for run in act.runs)
         if act.amid:
             self._write(act.adds, act.changes)
         if act.jumps_s:
@@ -156,7 +161,8 @@ class _Play:
     def _end(self, process: ForkServerProcess) -> None:
         process.kill()
         process.join()
-        self._kills += process.exitcode != 0
+        self._kills += process.exitcode == -signal.SIGKILL
+        self._crashes += process.exitcode not in (0, -signal.SIGKILL)
         process.close()
 
     def _start(self, job: Job) -> ForkServerProcess:

@@ -117,8 +117,12 @@ def work(job: Job) -> None:
     """The whole life of one process."""
     clock = VirtualTime(job.time_file, job.url)
     if job.kill_at_event:
-        _die_at(job.kill_at_event)
-    platform = open_platform(job.root, job.url, clock, **({"ledger_url": job.ledger_url} if job.ledger_url else {}))
+        _die_at(job.kill_at_event, job.notes_file)
+    try:
+        platform = open_platform(job.root, job.url, clock, **({"ledger_url": job.ledger_url} if job.ledger_url else {}))
+    except Exception as error:
+        note(job, error)
+        sys.exit(1)
     try:
         _Worker(platform, job, clock).run()
     finally:
@@ -138,6 +142,7 @@ class _Worker:
         idle, hop_s, deadline = 0, _HOP_S, time.monotonic() + _SECONDS_MAX
         while idle < (_HOPS_MAX if self._job.finishing else _IDLE_MAX):
             before = self._state()
+            self._noting(self._poll)
             steps = [self._noting(partial(self._go_on, partition)) for partition in self._job.partitions]
             if all(step is Step.NOTHING for step in steps):
                 return
@@ -168,9 +173,12 @@ class _Worker:
             self._submit(partition, by_person=True)
         elif step is Step.COLLECT:
             collect_partition(platform, enrichment, partition)
-        elif step is Step.WAIT:
-            poll(platform, platform.ledger.active_shards(), calls_max=25)
         return step
+
+    def _poll(self) -> Step:
+        """What the sensor does at every tick, whatever is due."""
+        poll(self._platform, self._platform.ledger.active_shards(), calls_max=25)
+        return Step.WAIT
 
     def _submit(self, partition: str, *, by_person: bool) -> Step:
         """What materializing `batches` does."""
@@ -186,13 +194,24 @@ class _Worker:
         try:
             return act()
         except Exception as error:
-            line = {"error": type(error).__name__, "message": str(error)[:300], "finishing": self._job.finishing}
-            with self._job.notes_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            note(self._job, error)
             return None
 
 
-def _die_at(events: int) -> None:
+def note(job: Job, error: Exception) -> None:
+    """Write an error down where the stage finds it."""
+    _append(
+        job.notes_file,
+        {"error": type(error).__name__, "message": str(error)[:300], "finishing": job.finishing},
+    )
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _die_at(events: int, notes: Path) -> None:
     """SIGKILL to this process at its so-many-th call or return of a function at an edge: ledger, store, network."""
     package = str(Path(llm_assets.__file__).parent)
     edges = tuple(f"{package}{os.sep}{name}{end}" for name in _EDGES for end in (".py", os.sep))
@@ -203,6 +222,8 @@ def _die_at(events: int) -> None:
         if event in ("call", "return") and frame.f_code.co_filename.startswith(edges):
             left -= 1
             if left == 0:
+                place = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}"
+                _append(notes, {"killed_at": place, "event": event})
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(count)

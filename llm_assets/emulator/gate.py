@@ -113,9 +113,8 @@ class Gate:
 
     async def _with_faults(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         hits = self._hits(call)
-        for hit in hits.values():
-            if hit.fault == "slow":
-                await asyncio.sleep(hit.number("delay_s", 2))
+        if "slow" in hits:
+            send = _late(send, hits["slow"].number("delay_s", 2))
         scope["emulator.hide_younger_s"] = _option(hits, "list_lag", "for_s", 60, absent=0)
         scope["emulator.share"] = _option(hits, "silent_short_read", "share", 0.5, absent=1)
         if "dropped_before_store" in hits:
@@ -244,6 +243,17 @@ def _marked(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
         await send(message)
 
     return marked
+
+
+def _late(send: Send, delay_s: float) -> Send:
+    """What is asked is done at once; only the reply is late, and whoever waits for it may be gone by then."""
+
+    async def late(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await asyncio.sleep(delay_s)
+        await send(message)
+
+    return late
 
 
 def _refusal(call: Call, scope: Scope) -> Response | None:
