@@ -28,6 +28,7 @@ def numbers(season: Sequence[Played], seed: int, seconds: float) -> dict[str, fl
         "kill_places": len(frozenset().union(*(one.kill_places for one in season))),
         "double_runs": sum(one.double_runs for one in season),
         "processes": sum(one.runs for one in season),
+        "schedules_unfinished": sum(one.unfinished for one in season),
         "processes_crashed": sum(one.crashes for one in season),
         **{f"schedules_{name}": found for name, found in sorted(_shares(season).items())},
         **counted,
@@ -68,7 +69,7 @@ def table(season: Sequence[Played], seed: int, seconds: float) -> Table:
     return drawn
 
 
-_SECTION_ENDS = frozenset({"double runs", "documents failed", "requests billed", "useless answer, asked again"})
+_SECTION_ENDS = frozenset({"double runs", "documents failed", "requests billed", "useless, asked again"})
 
 
 def _cells(season: Sequence[Played]) -> dict[str, str]:
@@ -80,8 +81,8 @@ def _cells(season: Sequence[Played]) -> dict[str, str]:
         "processes": sum(one.runs for one in season),
         "faults injected": sum(one.injected.total() for one in season),
         "processes killed": sum(one.kills for one in season),
-        "places of an edge where one was": len(frozenset().union(*(one.kill_places for one in season))),
-        "processes that crashed": sum(one.crashes for one in season),
+        "… at different places": len(frozenset().union(*(one.kill_places for one in season))),
+        "processes crashed": sum(one.crashes for one in season),
         "double runs": sum(one.double_runs for one in season),
         "documents": verdict.documents,
         "documents answered": verdict.documents_enriched,
@@ -89,14 +90,14 @@ def _cells(season: Sequence[Played]) -> dict[str, str]:
         "batches": verdict.batches,
         "requests accepted": verdict.requests_accepted,
         "requests billed": verdict.requests_billed,
-        "lost by the provider, paid again": verdict.requests_lost_by_provider_and_paid_again,
-        "useless answer, asked again": verdict.requests_paid_again_after_useless_answer,
+        "lost by provider, paid again": verdict.requests_lost_by_provider_and_paid_again,
+        "useless, asked again": verdict.requests_paid_again_after_useless_answer,
     }
     judged = {
         "documents lost": verdict.documents_lost,
-        "documents twice or with another's answer": wrong,
-        "answers paid and not delivered": verdict.answers_paid_and_not_delivered,
-        "requests in two batches at once": verdict.requests_in_two_batches_at_once,
+        "documents mixed up": wrong,
+        "answers not delivered": verdict.answers_paid_and_not_delivered,
+        "in two batches at once": verdict.requests_in_two_batches_at_once,
         "requests billed twice": verdict.requests_billed_twice,
     }
     return {name: f"{count:,}" for name, count in counts.items()} | {name: _judged(n) for name, n in judged.items()}
@@ -125,7 +126,7 @@ def faults_table(season: Iterable[Played]) -> Table:
 def errors_table(season: Iterable[Played]) -> Table:
     """What the processes met and got over, by how often."""
     met = sum((one.errors for one in season), Counter[str]())
-    drawn = Table(title="Runs that failed and were run again", box=SIMPLE_HEAD, padding=0, collapse_padding=True)
+    drawn = Table(title="Runs that failed", box=SIMPLE_HEAD, padding=0, collapse_padding=True)
     drawn.add_column("error")
     drawn.add_column("", justify="right")
     for name, count in met.most_common():
@@ -141,6 +142,7 @@ def sentences(played: Played) -> list[str]:
     return [
         f"[bold red]schedule {schedule.number}[/] ({schedule.provider}, {schedule.ledger}): {faulty}",
         *(f"    {detail}" for detail in played.verdict.details[:4]),
+        *(["    one process alone and without faults did not bring it to an end"] if played.unfinished else []),
         *([f"    last words: {played.last_words}"] if played.last_words else []),
         f"    faults: {faults}; kills: {played.kills}; double runs: {played.double_runs}",
         f"    [bold]python -m chaos --only {schedule.number} --seed {schedule.seed}[/]",

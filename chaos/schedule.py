@@ -9,7 +9,7 @@ from typing import Any
 from llm_assets.emulator.faults import MENU, Fault, Scope
 
 PROVIDERS = ("anthropic", "openai")
-LEDGERS = ("sqlite",)
+LEDGERS = ("sqlite", "postgres", "sqlite")
 MINUTE_S, HOUR_S = 60.0, 3600.0
 Rule = dict[str, Any]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
+from chaos.databases import Databases
 from chaos.schedule import draw
 from chaos.stage import Played, Stage
 
@@ -23,8 +24,9 @@ def play_all(
     with ExitStack() as open_things:
         folder = scratch / f"kept-{seed}" if keep else Path(open_things.enter_context(_scratch_folder(scratch)))
         stages: SimpleQueue[Stage] = SimpleQueue()
+        databases = open_things.enter_context(Databases(folder))
         for lane in range(lanes):
-            stage = Stage(folder / f"lane-{lane}")
+            stage = Stage(folder / f"lane-{lane}", databases)
             open_things.enter_context(stage.emulator)
             stages.put(stage)
         pool = open_things.enter_context(ThreadPoolExecutor(lanes))

@@ -15,9 +15,10 @@ from random import Random
 
 import polars as pl
 
+from chaos.databases import Databases
 from chaos.referee import Verdict, judge
 from chaos.schedule import Act, Run, Schedule
-from chaos.worker import Job, VirtualTime, work
+from chaos.worker import UNFINISHED, Job, VirtualTime, work
 from llm_assets.store import Store
 from llm_assets_tests.emulator_process import Emulator
 
@@ -43,14 +44,15 @@ class Played:
     injected: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     kill_places: frozenset[str] = frozenset()
+    unfinished: bool = False
     last_words: str = ""
 
 
 class Stage:
     """An emulator and a folder, used for one schedule after another."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, databases: Databases) -> None:
+        self._folder, self._databases = folder, databases
         self.emulator = Emulator(folder / "emulator")
 
     def play(self, schedule: Schedule, *, keep: bool = False) -> Played:
@@ -58,7 +60,8 @@ class Stage:
         started = time.monotonic()
         self.emulator.reset()
         self.emulator.settings(latency_s=schedule.latency_s)
-        play = _Play(schedule, self.emulator, self._folder / f"schedule-{schedule.number}")
+        root = self._folder / f"schedule-{schedule.number}"
+        play = _Play(schedule, self.emulator, root, self._databases.url(schedule.ledger, root))
         try:
             play.run()
             return play.judged(time.monotonic() - started)
@@ -67,7 +70,7 @@ class Stage:
 
 
 class _Play:
-    def __init__(self, schedule: Schedule, emulator: Emulator, root: Path) -> None:
+    def __init__(self, schedule: Schedule, emulator: Emulator, root: Path, ledger_url: str) -> None:
         self._schedule, self._emulator, self._root = schedule, emulator, root
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
@@ -75,7 +78,7 @@ class _Play:
         self._job = Job(
             root=root,
             url=emulator.url,
-            ledger_url=None,
+            ledger_url=ledger_url,
             provider=schedule.provider,
             partitions=schedule.partitions,
             shard_requests=schedule.shard_requests,
@@ -86,6 +89,7 @@ class _Play:
         self._random = Random(f"{schedule.seed}/{schedule.number}/documents")  # noqa: S311 (texts, not secrets)
         self._documents: dict[str, dict[str, str]] = {partition: {} for partition in schedule.partitions}
         self._kills = self._crashes = self._double_runs = self._runs = 0
+        self._unfinished = False
 
     def run(self) -> None:
         """All acts, and then to the end: one process, no faults."""
@@ -114,6 +118,7 @@ class _Play:
             double_runs=self._double_runs,
             runs=self._runs,
             crashes=self._crashes,
+            unfinished=self._unfinished,
             injected=injected,
             errors=Counter(note["error"] for note in notes if "error" in note),
             kill_places=frozenset(f"{note['killed_at']} {note['event']}" for note in notes if "killed_at" in note),
@@ -162,7 +167,8 @@ class _Play:
         process.kill()
         process.join()
         self._kills += process.exitcode == -signal.SIGKILL
-        self._crashes += process.exitcode not in (0, -signal.SIGKILL)
+        self._unfinished = process.exitcode == UNFINISHED
+        self._crashes += process.exitcode not in (0, -signal.SIGKILL, UNFINISHED)
         process.close()
 
     def _start(self, job: Job) -> ForkServerProcess:

@@ -25,15 +25,17 @@ from urllib.parse import urlsplit
 import llm_assets
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
+from llm_assets.ledger import Ledger
 from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
 from llm_assets.prompt import Prompt
-from llm_assets.providers import get_provider
+from llm_assets.providers import Credentials, get_provider
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import ShardLimits
+from llm_assets.store import Store
 from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step, next_step
-from llm_assets_tests.platforms import labels, open_platform
+from llm_assets_tests.platforms import labels
 
 # Whoever preloads this module has the SDKs too: a child that is forked then starts in milliseconds.
 for _name in ("anthropic", "openai"):
@@ -49,6 +51,8 @@ _IDLE_S = 0.02
 _SECONDS_MAX = 5.0
 _HOPS_MAX = 60
 _HOP_S, _HOP_S_MAX = 60.0, 4 * 3600.0
+# The exit code of a last process for which something is due for ever.
+UNFINISHED = 3
 _NEW = Step.SUBMIT  # a partition without a plan
 
 
@@ -85,7 +89,7 @@ class Job:
 
     root: Path
     url: str
-    ledger_url: str | None
+    ledger_url: str
     provider: str
     partitions: tuple[str, ...]
     shard_requests: int
@@ -119,14 +123,21 @@ def work(job: Job) -> None:
     if job.kill_at_event:
         _die_at(job.kill_at_event, job.notes_file)
     try:
-        platform = open_platform(job.root, job.url, clock, **({"ledger_url": job.ledger_url} if job.ledger_url else {}))
+        platform = _platform(job, clock)
     except Exception as error:
         note(job, error)
         sys.exit(1)
     try:
-        _Worker(platform, job, clock).run()
+        came_to_rest = _Worker(platform, job, clock).run()
     finally:
         platform.close()
+    if job.finishing and not came_to_rest:
+        sys.exit(UNFINISHED)
+
+
+def _platform(job: Job, clock: VirtualTime) -> Platform:
+    credentials = {"anthropic": Credentials("k", job.url), "openai": Credentials("k", f"{job.url}/v1")}
+    return Platform(Store(job.root), Ledger(job.ledger_url, clock), credentials, clock=clock)
 
 
 class _Worker:
@@ -134,8 +145,8 @@ class _Worker:
         self._platform, self._job, self._clock = platform, job, clock
         self._enrichment = job.enrichment
 
-    def run(self) -> None:
-        """Materialize if a person wants it, then do what is due until nothing is, or nothing moves any more."""
+    def run(self) -> bool:
+        """Materialize if a person wants it, then do what is due until nothing moves. Says whether nothing is due."""
         if self._job.by_person:
             for partition in self._job.partitions:
                 self._noting(partial(self._submit, partition, by_person=True))
@@ -145,17 +156,18 @@ class _Worker:
             self._noting(self._poll)
             steps = [self._noting(partial(self._go_on, partition)) for partition in self._job.partitions]
             if all(step is Step.NOTHING for step in steps):
-                return
+                return True
             if self._state() != before:
                 idle, hop_s = 0, _HOP_S
             elif self._job.finishing:
                 self._clock.passes(hop_s)
                 idle, hop_s = idle + 1, min(2 * hop_s, _HOP_S_MAX)
             elif time.monotonic() > deadline:
-                return
+                return False
             else:
                 idle += 1
                 time.sleep(_IDLE_S)  # for the other process of a double run, which may move things
+        return False
 
     def _state(self) -> list[Any]:
         ledger, name = self._platform.ledger, self._enrichment.name

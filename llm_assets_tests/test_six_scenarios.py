@@ -32,7 +32,8 @@ def provider(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def job(provider: str, emulator: Emulator, tmp_path: Path) -> Job:
     """All documents of a partition in one batch."""
-    return Job(tmp_path / "store", emulator.url, None, provider, (P,), shard_requests=1000, prompt=0)
+    ledger = f"sqlite:///{tmp_path / 'ledger.db'}"
+    return Job(tmp_path / "store", emulator.url, ledger, provider, (P,), shard_requests=1000, prompt=0)
 
 
 def texts() -> dict[str, str]:
