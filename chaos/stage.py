@@ -120,7 +120,7 @@ class _Play:
             crashes=self._crashes,
             unfinished=self._unfinished,
             injected=injected,
-            errors=Counter(note["error"] for note in notes if "error" in note),
+            errors=Counter(f"{note['error']} in {note['where']}" for note in notes if "error" in note),
             kill_places=frozenset(f"{note['killed_at']} {note['event']}" for note in notes if "killed_at" in note),
             last_words=next(
                 (f"{note['error']}: {note['message']}" for note in notes[::-1] if note.get("finishing")), ""

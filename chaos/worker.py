@@ -12,6 +12,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -41,6 +42,7 @@ from llm_assets_tests.platforms import labels
 for _name in ("anthropic", "openai"):
     get_provider(_name)
 
+_PACKAGE = f"{Path(llm_assets.__file__).parent}{os.sep}"
 _OFFSET = struct.Struct("=d")
 _EDGES = (
     *("collection", "history", "ledger", "platform", "polling"),
@@ -211,11 +213,11 @@ class _Worker:
 
 
 def note(job: Job, error: Exception) -> None:
-    """Write an error down where the stage finds it."""
-    _append(
-        job.notes_file,
-        {"error": type(error).__name__, "message": str(error)[:300], "finishing": job.finishing},
-    )
+    """Write an error down where the stage finds it, with the function of the platform that it came from."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)]
+    where = f"{Path(ours[-1].filename).stem}.{ours[-1].name}" if ours else "elsewhere"
+    line = {"error": type(error).__name__, "where": where, "message": str(error)[:300]}
+    _append(job.notes_file, line | {"finishing": job.finishing})
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
@@ -225,8 +227,7 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def _die_at(events: int, notes: Path) -> None:
     """SIGKILL to this process at its so-many-th call or return of a function at an edge: ledger, store, network."""
-    package = str(Path(llm_assets.__file__).parent)
-    edges = tuple(f"{package}{os.sep}{name}{end}" for name in _EDGES for end in (".py", os.sep))
+    edges = tuple(f"{_PACKAGE}{name}{end}" for name in _EDGES for end in (".py", os.sep))
     left = events
 
     def count(frame: FrameType, event: str, _: Any) -> None:
