@@ -200,7 +200,8 @@ class Plan:
     `digest` changes when any document, prompt, model, schema or kept column does; `path` names the plan's table
     (PLAN_SCHEMA) in the store. `wave` is the last one planned. `rounds` multiplies the attempts that a request
     may have: it grows when somebody asks for the failed ones again. `pending` counts requests that are due in
-    the next wave. `held` says why nothing more is sent until somebody acts; empty when all is well.
+    the next wave, which is not planned before `not_before`. `held` says why nothing more is sent until somebody acts;
+    empty when all is well. `released_at` is when somebody last did.
     """
 
     enrichment: str
@@ -216,6 +217,8 @@ class Plan:
     held: str = ""
     planned_at: datetime
     published_at: datetime | None = None
+    released_at: datetime | None = None
+    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +228,10 @@ class Shard:
     `key` is the submission key: in every custom_id of the shard and in the batch's metadata where the provider
     carries any. `path` names the shard's folder-and-stem in the store, from which its files' names derive.
     `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
-    size and age and that its results have still to prove it.
+    size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
+    submission is cancelled (`cancelled_at`). `missing_since` is when the provider first did not have what it should;
+    `schema_digest` names the output schema that the answers were asked for, `results` the table that holds them once
+    collected, and `swept_at` is when what is not kept for longer was deleted.
     """
 
     key: str
@@ -250,6 +256,12 @@ class Shard:
     ended_at: datetime | None = None
     collected_at: datetime | None = None
     finished: int = 0
+    deadline_s: int | None = None
+    cancelled_at: datetime | None = None
+    missing_since: datetime | None = None
+    schema_digest: str = ""
+    results: str = ""
+    swept_at: datetime | None = None
     code: str = ""
     message: str = ""
 

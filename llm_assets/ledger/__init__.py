@@ -1,8 +1,8 @@
 """The ledger: what was intended, sent, ended and collected. The only SQL of the project.
 
-Two tables. `plans` has a row for each partition of an enrichment, `shards` a row for each shard. A shard's state
-is one column, changed in one function (`Ledger._advance`) that allows only the transitions of `TRANSITIONS`, and
-every change is conditional on the state it starts from: of two runs that try the same change, one succeeds.
+`plans` has a row for each partition of an enrichment, `shards` a row for each shard (tables.py). A shard's state is
+one column, changed in one function (`Ledger._advance`) that allows only the transitions of `TRANSITIONS`, and every
+change is conditional on the state it starts from: of two runs that try the same change, one succeeds.
 
 What a request asked and got is not here but in the store's Parquet files.
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from llm_assets.errors import IllegalTransition, PlanConflict
+from llm_assets.ledger.database import connect
+from llm_assets.ledger.tables import UtcDateTime, metadata, plans, shards
 from llm_assets.records import Batch, Plan, Shard, ShardState
 
 # From which states a shard may come into each state.
@@ -33,82 +35,18 @@ VANISHED = "vanished"
 ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
-class _UtcDateTime(sa.TypeDecorator[datetime]):
-    """Aware UTC datetimes, also where the database drops the zone (SQLite)."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
-
-
-metadata = sa.MetaData()
-
-plans = sa.Table(
-    "plans",
-    metadata,
-    sa.Column("enrichment", sa.Text, primary_key=True),
-    sa.Column("partition", sa.Text, primary_key=True),
-    sa.Column("plan_id", sa.Text, nullable=False),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("documents", sa.BigInteger, nullable=False),
-    sa.Column("requests", sa.BigInteger, nullable=False),
-    sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("rounds", sa.Integer, nullable=False),
-    sa.Column("pending", sa.BigInteger, nullable=False),
-    sa.Column("held", sa.Text, nullable=False),
-    sa.Column("planned_at", _UtcDateTime, nullable=False),
-    sa.Column("published_at", _UtcDateTime),
-)
-
-shards = sa.Table(
-    "shards",
-    metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("enrichment", sa.Text, nullable=False),
-    sa.Column("partition", sa.Text, nullable=False),
-    sa.Column("wave", sa.Integer, nullable=False),
-    sa.Column("provider", sa.Text, nullable=False),
-    sa.Column("endpoint", sa.Text, nullable=False),
-    sa.Column("account", sa.Text, nullable=False),
-    sa.Column("requests", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("owner", sa.Text, nullable=False),
-    sa.Column("claimed_at", _UtcDateTime),
-    sa.Column("not_before", _UtcDateTime),
-    sa.Column("staged_id", sa.Text),
-    sa.Column("batch_id", sa.Text, unique=True),
-    sa.Column("past_batches", sa.JSON, nullable=False),
-    sa.Column("adopted", sa.Boolean, nullable=False),
-    sa.Column("submitted_at", _UtcDateTime),
-    sa.Column("ended_at", _UtcDateTime),
-    sa.Column("collected_at", _UtcDateTime),
-    sa.Column("finished", sa.BigInteger, nullable=False),
-    sa.Column("code", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Index("shards_of_a_partition", "enrichment", "partition"),
-    sa.Index("shards_by_state", "state"),
-)
-
 Record = TypeVar("Record", Plan, Shard)
 
 
 class Ledger:
     """All that is known about plans and shards, in one database.
 
-    `url` is SQLAlchemy's: `sqlite:///path/ledger.db`, `postgresql+psycopg2://…`. `clock` gives aware datetimes.
+    `url` is SQLAlchemy's: `sqlite:///path/ledger.db`, `postgresql+psycopg://…`. `clock` gives aware datetimes.
     Raises IllegalTransition and PlanConflict where somebody else was faster; database errors pass through.
     """
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
-        self._engine = _engine(url)
+        self._engine = connect(url)
         self._clock = clock
         metadata.create_all(self._engine)
 
@@ -229,7 +167,7 @@ class Ledger:
             (shards.c.key == shard.key) & (shards.c.state == ShardState.SUBMITTING) & (shards.c.owner == shard.owner)
         )
         with self._engine.begin() as connection:
-            until = sa.func.coalesce(shards.c.not_before, sa.literal(not_before, _UtcDateTime))
+            until = sa.func.coalesce(shards.c.not_before, sa.literal(not_before, UtcDateTime))
             taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner, not_before=until))
         return bool(taken.rowcount == 1)
 
@@ -345,28 +283,6 @@ class Ledger:
         with self._engine.connect() as connection:
             found = connection.execute(sa.select(table).where(condition).order_by(*order)).mappings()
             return [_record(record, dict(row)) for row in found]
-
-
-def _engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_immediate)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    # The driver must not open transactions by itself: it would begin them deferred, and a deferred one that
-    # wants to write after it has read fails at once instead of waiting for its turn.
-    connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 30000")
-    connection.execute("PRAGMA journal_mode = WAL")
-    # The ledger is written before the network is touched: it must be on disk by then.
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:

@@ -1,0 +1,92 @@
+"""The ledger's tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware UTC datetimes, also where the database drops the zone (SQLite)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+metadata = sa.MetaData()
+
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("enrichment", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Text, primary_key=True),
+    sa.Column("plan_id", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("documents", sa.BigInteger, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("rounds", sa.Integer, nullable=False),
+    sa.Column("pending", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.Text, nullable=False),
+    sa.Column("planned_at", UtcDateTime, nullable=False),
+    sa.Column("published_at", UtcDateTime),
+    sa.Column("released_at", UtcDateTime),
+    sa.Column("not_before", UtcDateTime),
+)
+
+shards = sa.Table(
+    "shards",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("enrichment", sa.Text, nullable=False),
+    sa.Column("partition", sa.Text, nullable=False),
+    sa.Column("wave", sa.Integer, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("claimed_at", UtcDateTime),
+    sa.Column("not_before", UtcDateTime),
+    sa.Column("staged_id", sa.Text),
+    sa.Column("batch_id", sa.Text, unique=True),
+    sa.Column("past_batches", sa.JSON, nullable=False),
+    sa.Column("adopted", sa.Boolean, nullable=False),
+    sa.Column("submitted_at", UtcDateTime),
+    sa.Column("ended_at", UtcDateTime),
+    sa.Column("collected_at", UtcDateTime),
+    sa.Column("finished", sa.BigInteger, nullable=False),
+    sa.Column("deadline_s", sa.BigInteger),
+    sa.Column("cancelled_at", UtcDateTime),
+    sa.Column("missing_since", UtcDateTime),
+    sa.Column("schema_digest", sa.Text, nullable=False, server_default=""),
+    sa.Column("results", sa.Text, nullable=False, server_default=""),
+    sa.Column("swept_at", UtcDateTime),
+    sa.Column("code", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Index("shards_of_a_partition", "enrichment", "partition"),
+    sa.Index("shards_by_state", "state"),
+)
+
+# What operators decided about shards whose outcome nobody could find out; rows are only ever added.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.Text, nullable=False, index=True),
+    sa.Column("decided_at", UtcDateTime, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.Text),
+    sa.Column("operator", sa.Text, nullable=False),
+)
