@@ -7,6 +7,7 @@ several for one request wins.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,14 @@ from llm_assets.providers import Dialect
 from llm_assets.records import RESULTS_SCHEMA, Fingerprint, Reason, Result
 from llm_assets.shards import fingerprint_of
 
+# Far above any line that can be used: the longest answer that is read (output_schema.ANSWER_CHARS_MAX), each of its
+# characters escaped in six bytes, and what stands around it. A longer line is never held as a whole.
+LINE_BYTES_MAX = 16 << 20
 _READ_BYTES = 1 << 20
+# Both vendors write the custom_id first or second. In a text its quotes would be escaped, so a match is no quotation.
+_NAMED_WITHIN = 1024
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([a-zA-Z0-9_-]{1,64})"')
+_NOT_READ = "the result is no JSON that can be read: broken, or nested too deeply"
 
 
 @dataclass(slots=True)
@@ -27,14 +35,22 @@ class Intake:
     """What the lines of a shard's results were: `by_fingerprint` has at most one result a request.
 
     `unknown` counts lines whose custom_id the shard did not send, `duplicates` further lines for a request that
-    had one, `unreadable` lines that name no request at all.
+    had one, `conflicts` those of them that say something else, `unreadable` lines that are no results. `broken` has
+    the requests that unreadable lines seem to be for: a line that was cut short looks like that, too, so these count
+    as outcomes only when nothing better can be had.
     """
 
     by_fingerprint: dict[Fingerprint, Result] = field(default_factory=dict)
+    broken: dict[Fingerprint, Result] = field(default_factory=dict)
     lines: int = 0
     unknown: int = 0
     duplicates: int = 0
+    conflicts: int = 0
     unreadable: int = 0
+
+    def result(self, fingerprint: Fingerprint) -> Result | None:
+        """What came back for a request."""
+        return self.by_fingerprint.get(fingerprint) or self.broken.get(fingerprint)
 
 
 def take_in(lines: Iterable[bytes], key: str, sent: Iterable[Fingerprint], dialect: Dialect) -> Intake:
@@ -44,23 +60,43 @@ def take_in(lines: Iterable[bytes], key: str, sent: Iterable[Fingerprint], diale
     for line in lines:
         intake.lines += 1
         try:
-            result = dialect.result(line)
+            result = _oversize(line) if len(line) > LINE_BYTES_MAX else dialect.result(line)
         except ValueError:
             intake.unreadable += 1
+            broken = _unread(line, _NOT_READ)
+            fingerprint = fingerprint_of(broken.custom_id, key)
+            if fingerprint is not None and fingerprint in wanted:
+                intake.broken.setdefault(fingerprint, broken)
             continue
         fingerprint = fingerprint_of(result.custom_id, key)
         if fingerprint is None or fingerprint not in wanted:
             intake.unknown += 1
-        elif fingerprint in intake.by_fingerprint:
+        elif first := intake.by_fingerprint.get(fingerprint):
             intake.duplicates += 1
+            intake.conflicts += (first.text, first.reason) != (result.text, result.reason)
         else:
             intake.by_fingerprint[fingerprint] = result
     return intake
 
 
+def _oversize(line: bytes) -> Result:
+    """The outcome of a line that is not read for its length. Raises ValueError when it names no request."""
+    result = _unread(line, f"the result is longer than {LINE_BYTES_MAX >> 20} MB; it was not read")
+    if not result.custom_id:
+        raise ValueError("not a result line: no custom_id at its beginning")
+    return result
+
+
+def _unread(line: bytes, problem: str) -> Result:
+    """An outcome for the request that the beginning of a line names, if it names one."""
+    named = _CUSTOM_ID.search(line[:_NAMED_WITHIN])
+    custom_id = named[1].decode() if named else ""
+    return Result(custom_id, reason=Reason.UNREADABLE_RESULT, message=problem)
+
+
 def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema, wave: int) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending."""
-    return _frame(sent, (judge(intake.by_fingerprint.get(f), output) for f in sent), wave)
+    return _frame(sent, (judge(intake.result(f), output) for f in sent), wave)
 
 
 def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
@@ -82,7 +118,8 @@ def judge(result: Result | None, output: OutputSchema) -> Result:
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
-    r"""The lines of result files, split on `\n` bytes alone, without empty ones.
+    r"""The lines of result files, split on `\n` bytes alone, without empty ones; of longer lines than LINE_BYTES_MAX
+    the beginning, one byte more than that.
 
     Text may hold U+2028 and its like, at which `splitlines` would cut one JSON line in two.
     """
@@ -92,7 +129,10 @@ def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
 
 
 def _non_empty(file: BinaryIO) -> Iterator[bytes]:
-    for line in file:
+    while line := file.readline(LINE_BYTES_MAX + 1):
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(_READ_BYTES)
         if stripped := line.strip(b"\r\n"):
             yield stripped
 

@@ -59,7 +59,8 @@ class Progress:
     """How far a partition is, in documents, requests and tokens.
 
     `requests` counts the plan's distinct requests by standing; `failures` documents by reason once published, and
-    requests by their last reason before. `strays` counts result lines that no request of ours was waiting for.
+    requests by their last reason before. `strays` counts result lines that no request of ours was waiting for, and
+    `conflicts` those that say something else than an earlier line for the same request, which counts.
     """
 
     documents: int = 0
@@ -73,6 +74,18 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     strays: int = 0
+    conflicts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Oddities:
+    """Result lines that were not taken in; see Progress."""
+
+    strays: int = 0
+    conflicts: int = 0
+
+    def __add__(self, other: Oddities) -> Oddities:
+        return Oddities(self.strays + other.strays, self.conflicts + other.conflicts)
 
 
 def collect_partition(platform: Platform, enrichment: Enrichment, partition: str) -> Progress:
@@ -82,24 +95,23 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
     """
     shards = platform.ledger.shards(enrichment.name, partition)
     poll(platform, shards, calls_max=_CALLS_MAX)
-    strays = sum(
-        _collect(platform, enrichment, shard)
-        for shard in platform.ledger.shards(enrichment.name, partition)
-        if shard.state is ShardState.ENDED
-    )
+    oddities = Oddities()
+    for shard in platform.ledger.shards(enrichment.name, partition):
+        if shard.state is ShardState.ENDED:
+            oddities += _collect(platform, enrichment, shard)
     plan = platform.ledger.plan(enrichment.name, partition)
     if plan is None:
         raise LLMAssetsError(
             f"{enrichment.name} {partition} has no plan: materialize {enrichment.name}/batches for it first"
         )
-    return _settle(platform, enrichment, plan, strays)
+    return _settle(platform, enrichment, plan, oddities)
 
 
 # -- one shard
 
 
-def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> int:
-    """Bring home what came back for a shard. Returns the number of stray lines."""
+def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Oddities:
+    """Bring home what came back for a shard."""
     assert shard.batch_id is not None
     client = platform.client(shard.provider, shard.endpoint)
     if client.account != shard.account:
@@ -116,18 +128,18 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> int:
         return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT)
     platform.ledger.there(shard)
     if batch.state is BatchState.IN_PROGRESS:
-        return 0
+        return Oddities()
     if batch.state is BatchState.FAILED:
         return _refused(platform, shard, batch)
     intake = _fetch(platform, client, shard, batch)
     if shard.adopted and intake.unknown and not intake.by_fingerprint:
         patience = platform.clock() + platform.visibility_delay
         platform.ledger.disproved(shard, platform.owner, not_before=patience)
-        return intake.unknown
+        return Oddities(intake.unknown)
     sent = sent_fingerprints(platform.store, shard)
     table = outcomes(sent, intake, enrichment.output, shard.wave)
     _keep(platform, shard, table)
-    return intake.unknown + intake.unreadable
+    return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 
 
 def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> Intake:
@@ -148,7 +160,7 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
     return intake
 
 
-def _refused(platform: Platform, shard: Shard, batch: Batch) -> int:
+def _refused(platform: Platform, shard: Shard, batch: Batch) -> Oddities:
     """The provider took the batch and then refused it as a whole; nothing of it was processed."""
     reason = platform.dialect_of(shard).batch_reason(batch.code)
     if KIND_OF[reason] is not FailureKind.CAPACITY:
@@ -160,14 +172,14 @@ def _refused(platform: Platform, shard: Shard, batch: Batch) -> int:
     platform.ledger.released(
         shard.key, of_batch=batch.batch_id, code=batch.code, message=batch.message, not_before=later
     )
-    return 0
+    return Oddities()
 
 
-def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason) -> int:
+def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason) -> Oddities:
     sent = sent_fingerprints(platform.store, shard)
     table = same_outcome(sent, reason, shard.code, shard.message, shard.wave)
     _keep(platform, shard, table)
-    return 0
+    return Oddities()
 
 
 def _keep(platform: Platform, shard: Shard, table: pl.DataFrame) -> None:
@@ -188,7 +200,7 @@ def _missing_for_long(platform: Platform, shard: Shard) -> bool:
 # -- the partition
 
 
-def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, strays: int) -> Progress:
+def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     """Publish when every document has an outcome; otherwise record what is due."""
     wants = platform.store.scan(plan.path)
     wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
@@ -200,13 +212,13 @@ def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, strays: int)
     results = results_so_far(platform.store, shards)
     if unsettled:
         platform.ledger.settle(plan, pending=counts[Standing.DUE] + counts[Standing.HELD], held=refused)
-        return _unfinished(plan, standings, results, strays, plan.held or refused)
+        return _unfinished(plan, standings, results, oddities, plan.held or refused)
     enriched, failed = tables(enrichment, wants.collect(), standings, results)
     _assert_nothing_lost(plan, enriched, failed)
     platform.store.write(platform.store.enriched(plan.enrichment, plan.partition), enriched)
     platform.store.write(platform.store.failed(plan.enrichment, plan.partition), failed)
     platform.ledger.published(plan)
-    return _finished(plan, standings, enriched, failed, strays)
+    return _finished(plan, standings, enriched, failed, oddities)
 
 
 def tables(
@@ -287,7 +299,7 @@ def _assert_nothing_lost(plan: Plan, enriched: pl.DataFrame, failed: pl.DataFram
         )
 
 
-def _unfinished(plan: Plan, standings: pl.DataFrame, results: pl.LazyFrame, strays: int, held: str) -> Progress:
+def _unfinished(plan: Plan, standings: pl.DataFrame, results: pl.LazyFrame, oddities: Oddities, held: str) -> Progress:
     counts = Counter(standings["standing"].to_list())
     used = results.select(pl.col("input_tokens", "output_tokens").sum()).collect()
     unanswered = standings.filter((pl.col("standing") != Standing.ANSWERED) & pl.col("reason").is_not_null())
@@ -299,12 +311,13 @@ def _unfinished(plan: Plan, standings: pl.DataFrame, results: pl.LazyFrame, stra
         held=held,
         input_tokens=used["input_tokens"].item(),
         output_tokens=used["output_tokens"].item(),
-        strays=strays,
+        strays=oddities.strays,
+        conflicts=oddities.conflicts,
     )
 
 
 def _finished(
-    plan: Plan, standings: pl.DataFrame, enriched: pl.DataFrame, failed: pl.DataFrame, strays: int
+    plan: Plan, standings: pl.DataFrame, enriched: pl.DataFrame, failed: pl.DataFrame, oddities: Oddities
 ) -> Progress:
     return Progress(
         documents=plan.documents,
@@ -316,7 +329,8 @@ def _finished(
         failures=_tally(failed["reason"].to_list()),
         input_tokens=int(enriched["input_tokens"].sum()) + int(failed["input_tokens"].sum()),
         output_tokens=int(enriched["output_tokens"].sum()) + int(failed["output_tokens"].sum()),
-        strays=strays,
+        strays=oddities.strays,
+        conflicts=oddities.conflicts,
     )
 
 

@@ -1,11 +1,13 @@
 """Result lines → exactly one outcome per request, whatever came back."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
 
-from llm_assets.answers import outcomes, read_lines, same_outcome, take_in
+from llm_assets.answers import LINE_BYTES_MAX, outcomes, read_lines, same_outcome, take_in
 from llm_assets.output_schema import OutputSchema
 from llm_assets.providers import get_provider
 from llm_assets.records import RESULTS_SCHEMA, Fingerprint, Reason
@@ -65,6 +67,18 @@ def test_the_first_of_two_results_wins_and_the_second_is_counted() -> None:
     assert outcomes(SENT, intake, OUTPUT, 1)["answer"][0] == '{"label":"a"}'
 
 
+@pytest.mark.parametrize(
+    ("second", "conflicts"),
+    [
+        pytest.param(line(0), 0, id="the-same"),
+        pytest.param(line(0, '{"label":"b"}'), 1, id="another-answer"),
+        pytest.param(orjson.dumps({"custom_id": f"{KEY}-{SENT[0]}", "result": {"type": "expired"}}), 1, id="a-failure"),
+    ],
+)
+def test_a_second_result_that_says_something_else_is_a_conflict(second: bytes, conflicts: int) -> None:
+    assert take_in([line(0), second], KEY, SENT, DIALECT).conflicts == conflicts
+
+
 def test_strays_are_counted() -> None:
     intake = take_in([line(7), line(0, key="other"), b"[]", b"nonsense"], KEY, SENT, DIALECT)
     assert (intake.lines, intake.unknown, intake.unreadable) == (4, 2, 2)
@@ -93,3 +107,79 @@ def test_lines_are_split_at_newlines_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes('{"a":"x\u2028y\u0085z"}\r\n\n{"b":1}\n'.encode() + b'{"cut":')
     assert list(read_lines([path])) == ['{"a":"x\u2028y\u0085z"}'.encode(), b'{"b":1}', b'{"cut":']
+
+
+def openai_line(number: int, text: str = '{"label":"a"}') -> bytes:
+    body = {"model": "m", "status": "completed", "output": [_message(text)]}
+    response = {"status_code": 200, "body": body}
+    found = {"id": "batch_req_1", "custom_id": custom_id(KEY, SENT[number]), "response": response, "error": None}
+    return orjson.dumps(found)
+
+
+def _message(text: str) -> dict[str, object]:
+    return {"type": "message", "content": [{"type": "output_text", "text": text}]}
+
+
+DEEP = b"[" * 10_000 + b"]" * 10_000
+LONG = "x" * (LINE_BYTES_MAX + 1)
+
+
+@pytest.mark.parametrize(
+    ("provider", "sent_line"),
+    [pytest.param("anthropic", line, id="anthropic"), pytest.param("openai", openai_line, id="openai")],
+)
+@pytest.mark.parametrize(
+    ("change", "reason", "message"),
+    [
+        pytest.param(lambda row: row[:-1] + b',"x":' + DEEP + b"}", Reason.UNREADABLE_RESULT, "nested", id="beside"),
+        pytest.param(
+            lambda row: row.replace(b'"model":"', b'"x":' + DEEP + b',"model":"'),
+            Reason.UNREADABLE_RESULT,
+            "nested",
+            id="within",
+        ),
+        pytest.param(lambda row: row.replace(b"{\\", DEEP + b"{\\"), Reason.INVALID_ANSWER, "recursion", id="answer"),
+        pytest.param(
+            lambda row: row.replace(b"{\\", LONG.encode() + b"{\\"), Reason.UNREADABLE_RESULT, "16 MB", id="long"
+        ),
+        pytest.param(
+            lambda row: row.replace(b"{\\", LONG[: LINE_BYTES_MAX // 2].encode() + b"{\\"),
+            Reason.INVALID_ANSWER,
+            "characters",
+            id="long-answer",
+        ),
+    ],
+)
+def test_a_result_beyond_all_measure_is_a_failure_of_its_request_alone(
+    provider: str, sent_line: Callable[[int], bytes], change: Callable[[bytes], bytes], reason: Reason, message: str
+) -> None:
+    changed = change(sent_line(1))
+    assert changed != sent_line(1)
+    intake = take_in([sent_line(0), changed, sent_line(2)], KEY, SENT, get_provider(provider).dialect)
+    found = outcomes(SENT, intake, OUTPUT, 1)
+    assert found["reason"].to_list() == [None, reason, None]
+    assert message in found["message"][1]
+    assert len(found["message"][1]) < 200
+
+
+def test_a_line_that_was_cut_is_no_outcome_while_the_results_can_be_had_again() -> None:
+    intake = take_in([line(0), line(1)[:-20]], KEY, SENT[:2], DIALECT)
+    assert set(intake.by_fingerprint) == {SENT[0]}
+    assert intake.unreadable == 1
+
+
+def test_a_huge_line_is_never_held_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with path.open("wb") as file:
+        file.write(line(0) + b"\n" + line(1)[:-20])
+        for _ in range(50):
+            file.write(b"x" * (1 << 20))
+        file.write(b"\n" + line(2))
+    tracemalloc.start()
+    try:
+        intake = take_in(read_lines([path]), KEY, SENT, DIALECT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * LINE_BYTES_MAX
+    assert outcomes(SENT, intake, OUTPUT, 1)["reason"].to_list() == [None, Reason.UNREADABLE_RESULT, None]

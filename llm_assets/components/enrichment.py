@@ -17,6 +17,7 @@ from llm_assets.components.metadata import (
     column_schema,
     enriched_metadata,
     failed_metadata,
+    odd_results,
     progress_metadata,
     submission_metadata,
 )
@@ -258,6 +259,8 @@ def _tables_asset(
         with platform.platform() as opened:
             progress = collect_partition(opened, enrichment, context.partition_key)
             shards = opened.ledger.shards(enrichment.name, context.partition_key)
+            if odd := odd_results(progress):
+                context.log.warning("result lines that were not asked for, or not once: %s", odd)
             if progress.published:
                 yield from _published(enrichment, opened, context.partition_key, progress)
                 return

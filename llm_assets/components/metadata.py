@@ -80,27 +80,26 @@ def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
         "wave": progress.wave,
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
-        "stray_results": progress.strays,
     }
     if progress.failures:
         found["failures"] = _reasons(progress.failures)
     if progress.held:
         found["held"] = progress.held
-    return found | emulator_mark(shards)
+    return found | odd_results(progress) | emulator_mark(shards)
 
 
 def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard]) -> Metadata:
     """What was published of answers."""
-    return emulator_mark(shards) | {
+    found: Metadata = {
         "dagster/row_count": progress.enriched,
         "documents": progress.documents,
         "failed": progress.failed,
         "waves": progress.wave,
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
-        "stray_results": progress.strays,
         "table": path,
     }
+    return found | odd_results(progress) | emulator_mark(shards)
 
 
 def failed_metadata(progress: Progress, path: str) -> Metadata:
@@ -114,6 +113,12 @@ def failed_metadata(progress: Progress, path: str) -> Metadata:
     if progress.failures:
         found["failures"] = _reasons(progress.failures)
     return found
+
+
+def odd_results(progress: Progress) -> dict[str, int]:
+    """Result lines that should not have come, by what is odd about them; empty when there are none."""
+    found = {"stray_results": progress.strays, "conflicting_results": progress.conflicts}
+    return {name: number for name, number in found.items() if number}
 
 
 def emulator_mark(shards: Sequence[Shard]) -> Metadata:
