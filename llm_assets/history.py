@@ -13,8 +13,8 @@ import polars as pl
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
-from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Fingerprint, Shard
-from llm_assets.retries import standings, truncations_max
+from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Shard
+from llm_assets.retries import amendments, standings, truncations_max
 from llm_assets.store import Store
 
 
@@ -42,9 +42,18 @@ def partition_standings(
         wanted,
         results,
         in_flight["fingerprint"],
-        attempts_max=enrichment.attempts * rounds,
+        attempts_max=enrichment.attempts,
         truncations_max=truncations_max(enrichment.max_tokens, enrichment.ceiling),
+        rounds=rounds,
     )
+
+
+def partition_amendments(
+    platform: Platform, enrichment: Enrichment, partition: str, standings: pl.DataFrame
+) -> dict[Fingerprint, Amendment]:
+    """How the requests of a partition that are to be sent differ from what was declared (see retries.amendments)."""
+    results = results_so_far(platform.store, platform.ledger.shards(enrichment.name, partition))
+    return amendments(standings, results, max_tokens=enrichment.max_tokens, ceiling=enrichment.ceiling)
 
 
 def results_so_far(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:

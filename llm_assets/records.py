@@ -106,6 +106,19 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Amendment:
+    """What a request says differently from what was declared when it is sent again.
+
+    `max_tokens` is the room for its answer. An `error` says why an answer was refused, and `refused_answer` is that
+    answer or its beginning; both are shown to the model, and neither belongs into a log.
+    """
+
+    max_tokens: int
+    error: str = ""
+    refused_answer: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ShardLimits:
     """The most that one shard may hold: requests, and bytes of the file as it is sent."""
 

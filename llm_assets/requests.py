@@ -7,7 +7,7 @@ a request is a row of the plan with a reason, and nothing is sent for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -16,7 +16,7 @@ import polars as pl
 from llm_assets.enrichment import Enrichment
 from llm_assets.prompt import PromptFailed
 from llm_assets.providers import Dialect
-from llm_assets.records import DOCUMENT_ID, PLAN_SCHEMA, TEXT, Fingerprint, Reason
+from llm_assets.records import DOCUMENT_ID, PLAN_SCHEMA, TEXT, Amendment, Fingerprint, Message, Reason
 
 # What a custom_id, its line and the file around it may add to a body.
 _OVERHEAD_BYTES = 512
@@ -37,8 +37,9 @@ class RenderedSlice:
 class Renderer:
     """Renders the documents of one enrichment.
 
-    `room` gives more output tokens to requests whose answer was cut: fingerprint -> max_tokens. The fingerprint
-    stays that of the request as declared, so that its answer is found whatever was needed to get it.
+    `amendments` say which requests are asked differently this time: with more room for an answer that was cut, with
+    the answer that was refused and why. The fingerprint stays that of the request as declared, so that its answer is
+    found whatever was needed to get it.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class Renderer:
         enrichment: Enrichment,
         dialect: Dialect,
         body_bytes_max: int,
-        room: Mapping[Fingerprint, int] | None = None,
+        amendments: Mapping[Fingerprint, Amendment] | None = None,
     ) -> None:
         self._enrichment = enrichment
         self._dialect = dialect
         self._body_bytes_max = body_bytes_max - _OVERHEAD_BYTES
-        self._room = room or {}
+        self._amendments = amendments or {}
         self._identity = f"{dialect.name}\n{dialect.endpoint}\n".encode()
         self._columns = sorted(enrichment.prompt.variables)
 
@@ -88,17 +89,39 @@ class Renderer:
             return None, Reason.DOCUMENT_TOO_LARGE, _too_large(len(body), self._body_bytes_max)
         fingerprint = self._fingerprint(body)
         if fingerprint not in bodies:
-            more = self._room.get(fingerprint)
-            if more:
-                body = orjson.dumps(self._dialect.body(self._enrichment.task_with(more), messages))
+            amendment = self._amendments.get(fingerprint)
+            if amendment is not None:
+                body = self._amended(amendment, messages)
             # A copy of just its size: orjson leaves up to several times as much allocated behind what it returns.
             bodies[fingerprint] = bytes(memoryview(body))
         return fingerprint, None, None
+
+    def _amended(self, amendment: Amendment, messages: Sequence[Message]) -> bytes:
+        """The body of a request that is asked differently; without what was refused where that is too much for a
+        shard.
+        """
+        task = self._enrichment.task
+        if amendment.max_tokens != task.max_tokens:
+            task = self._enrichment.task_with(amendment.max_tokens)
+        body = orjson.dumps(self._dialect.body(task, [*messages, *_correction(amendment)]))
+        if len(body) > self._body_bytes_max:
+            body = orjson.dumps(self._dialect.body(task, messages))
+        return body
 
     def _fingerprint(self, body: bytes) -> Fingerprint:
         digest = hashlib.blake2b(self._identity, digest_size=16)
         digest.update(body)
         return Fingerprint(digest.hexdigest())
+
+
+def _correction(amendment: Amendment) -> list[Message]:
+    """The turns that show a model its own answer and what was wrong with it."""
+    if not amendment.error:
+        return []
+    blank = not amendment.refused_answer.strip()  # no vendor takes a turn without text
+    which = "An empty" if blank else "This"
+    told = Message("user", f"{which} answer was refused: {amendment.error}. Answer again; obey the schema.")
+    return [told] if blank else [Message("assistant", amendment.refused_answer), told]
 
 
 def _too_large(found: int, allowed: int) -> str:

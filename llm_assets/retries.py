@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import polars as pl
 
-from llm_assets.records import FailureKind, Fingerprint, Reason
+from llm_assets.records import Amendment, FailureKind, Fingerprint, Reason
 
 # The failure table. A reason that is not listed is TRANSIENT: attempts are bounded, so asking again is safe.
 KIND_OF: dict[Reason, FailureKind] = {
@@ -40,6 +40,14 @@ KIND_OF: dict[Reason, FailureKind] = {
 _KIND_NAMES = {reason.value: kind.value for reason, kind in KIND_OF.items()}
 # Whose fault it was not: these do not use up a request's attempts.
 _FREE_KINDS = (FailureKind.CAPACITY, FailureKind.SYSTEMIC)
+# How often an answer that breaks the schema is shown to the model with what was wrong: who does not mend it then, will
+# not, and every try is paid for.
+REPAIRS_MAX = 1
+# How often a request may be refused for lack of room. With an hour between such waves it is a day: longer than any
+# queue of a batch API should take.
+CAPACITY_REFUSALS_MAX = 24
+# How much of a refused answer is shown: enough to see where it went wrong.
+REFUSED_CHARS_MAX = 20_000
 
 
 class Standing(StrEnum):
@@ -59,21 +67,32 @@ def kind_of(reason: pl.Expr) -> pl.Expr:
 
 
 def standings(
-    wanted: pl.Series, results: pl.LazyFrame, in_flight: pl.Series, *, attempts_max: int, truncations_max: int
+    wanted: pl.Series,
+    results: pl.LazyFrame,
+    in_flight: pl.Series,
+    *,
+    attempts_max: int,
+    truncations_max: int,
+    rounds: int = 1,
 ) -> pl.DataFrame:
     """Where each request of a plan stands.
 
     `wanted` are the plan's distinct fingerprints, `results` all rows so far (RESULTS_SCHEMA), `in_flight` the
-    fingerprints in shards that are not collected. A request may fail `attempts_max` times; a truncated answer is
-    given more room `truncations_max` times. Returns a row a request: fingerprint, standing, attempts, truncations,
-    and reason, kind of the last failure (null without one).
+    fingerprints in shards that are not collected. In each of the `rounds` that somebody granted, a request may fail
+    `attempts_max` times, and its invalid answer is shown to the model REPAIRS_MAX times; a truncated answer is given
+    more room `truncations_max` times in all. Returns a row a request: fingerprint, standing, attempts, truncations,
+    invalid (how often its answer broke the schema), and reason, kind of the last failure (null without one).
     """
     frame = pl.LazyFrame({"fingerprint": wanted}).join(_history(results), on="fingerprint", how="left")
     waiting = pl.col("fingerprint").is_in(in_flight.implode())
     kind = pl.col("kind")
-    exhausted = (pl.col("attempts") >= attempts_max) | (
-        (pl.col("reason") == Reason.TRUNCATED) & (pl.col("truncations") > truncations_max)
+    reason = pl.col("reason")
+    exhausted = (
+        (pl.col("attempts") >= attempts_max * rounds)
+        | ((reason == Reason.TRUNCATED) & (pl.col("truncations") > truncations_max))
+        | ((reason == Reason.INVALID_ANSWER) & (pl.col("invalid") > REPAIRS_MAX * rounds))
     )
+    no_room = (kind == FailureKind.CAPACITY) & (pl.col("capacity") >= CAPACITY_REFUSALS_MAX * rounds)
     standing = (
         pl.when(pl.col("answered").fill_null(False))
         .then(pl.lit(Standing.ANSWERED.value))
@@ -83,28 +102,52 @@ def standings(
         .then(pl.lit(Standing.DUE.value))
         .when(kind == FailureKind.SYSTEMIC)
         .then(pl.lit(Standing.HELD.value))
-        .when(kind == FailureKind.CAPACITY)
+        .when((kind == FailureKind.CAPACITY) & ~no_room)
         .then(pl.lit(Standing.DUE.value))
-        .when((kind == FailureKind.PERMANENT) | exhausted)
+        .when((kind == FailureKind.PERMANENT) | no_room | exhausted)
         .then(pl.lit(Standing.FAILED.value))
         .otherwise(pl.lit(Standing.DUE.value))
     )
     return frame.select(
         "fingerprint",
         standing.alias("standing"),
-        pl.col("attempts", "truncations").fill_null(0),
+        pl.col("attempts", "truncations", "invalid").fill_null(0),
         "reason",
         "kind",
     ).collect()
 
 
-def room_for(standings: pl.DataFrame, max_tokens: int, ceiling: int) -> dict[Fingerprint, int]:
-    """How many output tokens the requests whose answers were cut get next: twice the last, up to the ceiling."""
-    cut = standings.filter((pl.col("standing") == Standing.DUE) & (pl.col("truncations") > 0))
+def amendments(
+    standings: pl.DataFrame, results: pl.LazyFrame, *, max_tokens: int, ceiling: int
+) -> dict[Fingerprint, Amendment]:
+    """How the requests that are to be sent differ from what was declared, for those that do.
+
+    Whose answers were cut get twice the last room, up to the ceiling. Whose answer broke the schema are shown the last
+    such answer and its error; of all answers in `results` (RESULTS_SCHEMA), only theirs are read.
+    """
+    unsent = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
+    amended = standings.filter(unsent & ((pl.col("truncations") > 0) | (pl.col("invalid") > 0)))
+    if amended.is_empty():
+        return {}
+    rows = amended.join(_refused(results, amended), on="fingerprint", how="left")
     return {
-        Fingerprint(fingerprint): min(max_tokens * 2**truncations, ceiling)
-        for fingerprint, truncations in cut.select("fingerprint", "truncations").iter_rows()
+        Fingerprint(fingerprint): Amendment(min(max_tokens * 2**truncations, ceiling), error or "", answer or "")
+        for fingerprint, truncations, error, answer in rows.select(
+            "fingerprint", "truncations", "message", "answer"
+        ).iter_rows()
     }
+
+
+def _refused(results: pl.LazyFrame, amended: pl.DataFrame) -> pl.DataFrame:
+    """The last answer that broke the schema, and its error, of each of these requests that has one."""
+    invalid = amended.filter(pl.col("invalid") > 0)["fingerprint"]
+    return (
+        results.filter((pl.col("reason") == Reason.INVALID_ANSWER) & pl.col("fingerprint").is_in(invalid.implode()))
+        .select("fingerprint", "wave", "message", pl.col("answer").str.head(REFUSED_CHARS_MAX))
+        .sort("wave", maintain_order=True)
+        .unique("fingerprint", keep="last", maintain_order=True)
+        .collect()
+    )
 
 
 def truncations_max(max_tokens: int, ceiling: int) -> int:
@@ -113,7 +156,7 @@ def truncations_max(max_tokens: int, ceiling: int) -> int:
 
 
 def _history(results: pl.LazyFrame) -> pl.LazyFrame:
-    """A row a fingerprint: whether it was answered, its attempts, and its last failure."""
+    """A row a fingerprint: whether it was answered, how often it failed in which way, and its last failure."""
     failed = pl.col("reason").is_not_null()
     counted = failed & ~pl.col("kind").is_in([kind.value for kind in _FREE_KINDS])
     return (
@@ -125,6 +168,8 @@ def _history(results: pl.LazyFrame) -> pl.LazyFrame:
             answered=(~failed).any(),
             attempts=counted.sum().cast(pl.Int32),
             truncations=(pl.col("reason") == Reason.TRUNCATED).sum().cast(pl.Int32),
+            invalid=(pl.col("reason") == Reason.INVALID_ANSWER).sum().cast(pl.Int32),
+            capacity=(pl.col("kind") == FailureKind.CAPACITY).sum().cast(pl.Int32),
             reason=pl.col("reason").filter(failed).last(),
             kind=pl.col("kind").filter(failed).last(),
         )

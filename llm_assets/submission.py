@@ -28,12 +28,12 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.history import partition_standings, sent_fingerprints
+from llm_assets.history import partition_amendments, partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.records import REQUESTS_SCHEMA, FailureKind, Fingerprint, Plan, Reason, Shard, ShardState
+from llm_assets.records import REQUESTS_SCHEMA, Amendment, FailureKind, Fingerprint, Plan, Reason, Shard, ShardState
 from llm_assets.requests import Renderer
-from llm_assets.retries import Standing, room_for
+from llm_assets.retries import Standing
 from llm_assets.shards import PackedShard, Packer, limits_for
 
 SLICE_ROWS = 5_000
@@ -115,7 +115,7 @@ def _draft(
     standings = partition_standings(platform, enrichment, partition, rounds=rounds, without=without)
     settled = standings.filter(~pl.col("standing").is_in([Standing.DUE, Standing.HELD]))["fingerprint"]
     draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
-    draft.render(set(settled), room_for(standings, enrichment.max_tokens, enrichment.ceiling))
+    draft.render(set(settled), partition_amendments(platform, enrichment, partition, standings))
     return draft
 
 
@@ -207,9 +207,9 @@ class _Draft:
         self._digest = hashlib.blake2b(digest_size=16)
         self._written: list[Path] = []
 
-    def render(self, settled: set[str], room: dict[Fingerprint, int]) -> None:
+    def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
         """Read the documents by slices and pack each request that is not settled, once."""
-        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, room)
+        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
         for documents in self._documents():
             rendered = renderer.render(documents)
             self._slices.append(rendered.plan)

@@ -1,6 +1,7 @@
 """Documents × enrichment → requests: identity, deduplication, and documents that cannot be asked about."""
 
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import polars as pl
@@ -10,7 +11,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.output_schema import OutputSchema
 from llm_assets.prompt import Prompt
 from llm_assets.providers import get_provider
-from llm_assets.records import Reason
+from llm_assets.records import Amendment, Fingerprint, Reason
 from llm_assets.requests import RenderedSlice, Renderer
 
 OUTPUT = OutputSchema.from_fields("e", {"label": {"type": "string", "enum": ["a", "b"]}}, "test")
@@ -31,10 +32,10 @@ def render(
     enrichment: Enrichment = ENRICHMENT,
     documents: pl.DataFrame = DOCUMENTS,
     bytes_max: int = 1_000_000,
-    room: dict[str, int] | None = None,
+    amendments: dict[Fingerprint, Amendment] | None = None,
 ) -> RenderedSlice:
     dialect = get_provider(enrichment.provider, enrichment.endpoint).dialect
-    return Renderer(enrichment, dialect, bytes_max, room).render(documents)  # type: ignore[arg-type]
+    return Renderer(enrichment, dialect, bytes_max, amendments).render(documents)
 
 
 def fingerprints(enrichment: Enrichment = ENRICHMENT, documents: pl.DataFrame = DOCUMENTS) -> list[str]:
@@ -114,8 +115,57 @@ def test_a_document_that_cannot_be_asked_about_fails_alone(text: str | None, rea
     assert text is None or len(text) < 9 or text not in str(rendered.plan["message"][1])
 
 
+def amended(amendment: Amendment, enrichment: Enrichment = ENRICHMENT, bytes_max: int = 1_000_000) -> Any:
+    """The body of the first document's request when it is asked differently; the second stays as it was."""
+    first, second, _ = fingerprints(enrichment)
+    rendered = render(enrichment, bytes_max=bytes_max, amendments={Fingerprint(first): amendment})
+    assert rendered.plan["fingerprint"].to_list() == fingerprints(enrichment)
+    assert rendered.bodies[Fingerprint(second)] == render(enrichment).bodies[Fingerprint(second)]
+    return orjson.loads(rendered.bodies[Fingerprint(first)])
+
+
 def test_more_room_keeps_the_fingerprint_and_changes_the_body() -> None:
-    fingerprint = fingerprints()[0]
-    rendered = render(room={fingerprint: 2048})
-    assert rendered.plan["fingerprint"].to_list() == fingerprints()
-    assert orjson.loads(rendered.bodies[fingerprint])["max_tokens"] == 2048  # type: ignore[index]
+    assert amended(Amendment(2048))["max_tokens"] == 2048
+
+
+TOLD = {"role": "user", "content": "This answer was refused: no JSON. Answer again; obey the schema."}
+TOLD_EMPTY = {"role": "user", "content": "An empty answer was refused: no JSON. Answer again; obey the schema."}
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint", "turns"),
+    [
+        pytest.param("anthropic", None, "messages", id="anthropic"),
+        pytest.param("openai", "/v1/responses", "input", id="openai"),
+        pytest.param("openai", "/v1/chat/completions", "messages", id="openai-chat"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param("Sure!", [{"role": "assistant", "content": "Sure!"}, TOLD], id="with-its-answer"),
+        pytest.param("", [TOLD_EMPTY], id="empty-answer"),
+        pytest.param(" \n", [TOLD_EMPTY], id="blank-answer"),
+    ],
+)
+def test_a_refused_answer_is_shown_with_its_error_after_the_prompt(
+    provider: str, endpoint: str | None, turns: str, answer: str, expected: list[dict[str, str]]
+) -> None:
+    enrichment = replace(ENRICHMENT, provider=provider, endpoint=endpoint)
+    declared = orjson.loads(render(enrichment).bodies[Fingerprint(fingerprints(enrichment)[0])])
+    body = amended(Amendment(ENRICHMENT.max_tokens, "no JSON", answer), enrichment)
+    assert body == declared | {turns: declared[turns] + expected}
+
+
+def test_an_answer_that_was_cut_and_one_that_was_refused_change_one_body() -> None:
+    body = amended(Amendment(2048, "no JSON", "Sure!"))
+    assert (body["max_tokens"], len(body["messages"])) == (2048, 3)
+
+
+def test_a_refused_answer_that_is_too_much_for_a_shard_is_left_out() -> None:
+    body = amended(Amendment(2048, "no JSON", "x" * 20_000), bytes_max=10_000)
+    assert (body["max_tokens"], len(body["messages"])) == (2048, 1)
+
+
+def test_a_refused_answer_is_not_in_what_an_amendment_shows_of_itself() -> None:
+    assert "secret" not in repr(Amendment(1, "no JSON", "a secret"))

@@ -3,8 +3,16 @@
 import polars as pl
 import pytest
 
-from llm_assets.records import RESULTS_SCHEMA, FailureKind, Reason
-from llm_assets.retries import KIND_OF, Standing, room_for, standings, truncations_max
+from llm_assets.records import RESULTS_SCHEMA, Amendment, FailureKind, Reason
+from llm_assets.retries import (
+    CAPACITY_REFUSALS_MAX,
+    KIND_OF,
+    REFUSED_CHARS_MAX,
+    Standing,
+    amendments,
+    standings,
+    truncations_max,
+)
 
 
 def results(*rows: tuple[str, int, Reason | None]) -> pl.LazyFrame:
@@ -18,7 +26,11 @@ def results(*rows: tuple[str, int, Reason | None]) -> pl.LazyFrame:
 
 
 def standing_of(
-    *rows: tuple[int, Reason | None], in_flight: bool = False, attempts_max: int = 3, truncations: int = 2
+    *rows: tuple[int, Reason | None],
+    in_flight: bool = False,
+    attempts_max: int = 3,
+    truncations: int = 2,
+    rounds: int = 1,
 ) -> str:
     frame = standings(
         pl.Series(["f"]),
@@ -26,6 +38,7 @@ def standing_of(
         pl.Series(["f"] if in_flight else [], dtype=pl.String),
         attempts_max=attempts_max,
         truncations_max=truncations,
+        rounds=rounds,
     )
     assert frame.height == 1
     return str(frame["standing"].item())
@@ -46,15 +59,41 @@ def test_every_reason_is_in_the_failure_table() -> None:
         pytest.param([(1, Reason.EXPIRED)] * 2, Standing.DUE, id="one-attempt-left"),
         pytest.param([(1, Reason.EXPIRED)] * 3, Standing.FAILED, id="attempts-used-up"),
         pytest.param([(1, Reason.CAPACITY)] * 9, Standing.DUE, id="capacity-counts-no-attempt"),
+        pytest.param([(1, Reason.CAPACITY)] * (CAPACITY_REFUSALS_MAX - 1), Standing.DUE, id="capacity-once-more"),
+        pytest.param([(1, Reason.CAPACITY)] * CAPACITY_REFUSALS_MAX, Standing.FAILED, id="capacity-never"),
         pytest.param([(1, Reason.INVALID_REQUEST)], Standing.FAILED, id="permanent"),
         pytest.param([(1, Reason.REFUSAL)], Standing.FAILED, id="refusal"),
         pytest.param([(1, Reason.AUTHENTICATION)] * 9, Standing.HELD, id="systemic-waits-for-somebody"),
         pytest.param([(1, Reason.TRUNCATED)], Standing.DUE, id="truncated-gets-more-room"),
-        pytest.param([(1, Reason.INVALID_ANSWER)], Standing.DUE, id="invalid-answer-again"),
+        pytest.param([(1, Reason.INVALID_ANSWER)], Standing.DUE, id="invalid-answer-is-to-be-repaired"),
+        pytest.param([(1, Reason.INVALID_ANSWER)] * 2, Standing.FAILED, id="invalid-though-repaired"),
+        pytest.param(
+            [(1, Reason.INVALID_ANSWER), (2, Reason.OVERLOADED)], Standing.DUE, id="repair-did-not-reach-the-model"
+        ),
+        pytest.param([(1, Reason.TRUNCATED), (2, Reason.INVALID_ANSWER)], Standing.DUE, id="cut-then-invalid"),
+        pytest.param([(1, Reason.INVALID_ANSWER), (2, Reason.TRUNCATED)], Standing.DUE, id="invalid-then-cut"),
     ],
 )
 def test_standing(rows: list[tuple[int, Reason | None]], expected: Standing) -> None:
     assert standing_of(*rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "failures"),
+    [
+        pytest.param(Reason.EXPIRED, 3, id="attempts"),
+        pytest.param(Reason.INVALID_ANSWER, 2, id="repairs"),
+        pytest.param(Reason.CAPACITY, CAPACITY_REFUSALS_MAX, id="capacity"),
+    ],
+)
+def test_a_round_that_somebody_grants_gives_as_much_again(reason: Reason, failures: int) -> None:
+    assert standing_of(*[(1, reason)] * failures) == Standing.FAILED
+    assert standing_of(*[(1, reason)] * failures, rounds=2) == Standing.DUE
+    assert standing_of(*[(1, reason)] * 2 * failures, rounds=2) == Standing.FAILED
+
+
+def test_one_attempt_leaves_none_for_a_repair() -> None:
+    assert standing_of((1, Reason.INVALID_ANSWER), attempts_max=1) == Standing.FAILED
 
 
 def test_a_request_in_flight_waits_whatever_it_was_before() -> None:
@@ -83,16 +122,50 @@ def test_how_often_there_is_more_room(max_tokens: int, ceiling: int, expected: i
     assert truncations_max(max_tokens, ceiling) == expected
 
 
-def test_room_doubles_with_each_truncation_up_to_the_ceiling() -> None:
-    rows = results(("once", 1, Reason.TRUNCATED), *((("often"), wave, Reason.TRUNCATED) for wave in (1, 2, 3)))
+def amended(*rows: tuple[str, int, Reason | None]) -> dict[str, Amendment]:
+    """How the requests named here are asked next; their answers say in which wave they were refused."""
+    found = results(*rows).with_columns(
+        answer=pl.format("answer {}", "wave") + "x" * REFUSED_CHARS_MAX, message=pl.format("error {}", "wave")
+    )
     frame = standings(
-        pl.Series(["once", "often", "never"]),
-        rows,
+        pl.Series(sorted({row[0] for row in rows})),
+        found,
         pl.Series([], dtype=pl.String),
         attempts_max=9,
         truncations_max=9,
+        rounds=9,
     )
-    assert room_for(frame, 100, 500) == {"once": 200, "often": 500}
+    return {str(name): one for name, one in amendments(frame, found, max_tokens=100, ceiling=500).items()}
+
+
+def test_room_doubles_with_each_truncation_up_to_the_ceiling() -> None:
+    often = [("often", wave, Reason.TRUNCATED) for wave in (1, 2, 3)]
+    found = amended(("once", 1, Reason.TRUNCATED), *often, ("never", 1, Reason.OVERLOADED))
+    assert found == {"once": Amendment(200), "often": Amendment(500)}
+
+
+def test_the_last_refused_answer_is_shown_up_to_a_length_whatever_came_after_it() -> None:
+    invalid = [("f", wave, Reason.INVALID_ANSWER) for wave in (2, 1)]
+    found = amended(*invalid, ("f", 3, Reason.OVERLOADED), ("cut", 1, Reason.TRUNCATED), ("g", 1, None))
+    assert set(found) == {"f", "cut"}
+    assert (found["f"].max_tokens, found["f"].error) == (100, "error 2")
+    assert found["f"].refused_answer.startswith("answer 2x")
+    assert len(found["f"].refused_answer) == REFUSED_CHARS_MAX
+    assert found["cut"] == Amendment(200)
+
+
+def test_what_was_cut_and_refused_gets_both() -> None:
+    found = amended(("f", 1, Reason.TRUNCATED), ("f", 2, Reason.INVALID_ANSWER))
+    assert (found["f"].max_tokens, found["f"].error) == (200, "error 2")
+
+
+def test_what_is_answered_finally_failed_or_in_flight_is_not_read() -> None:
+    assert amended(("a", 1, Reason.INVALID_ANSWER), ("a", 2, None), ("b", 1, Reason.REFUSAL)) == {}
+
+
+def test_a_held_request_keeps_what_it_was_amended_by() -> None:
+    found = amended(("f", 1, Reason.TRUNCATED), ("f", 2, Reason.BILLING))
+    assert found == {"f": Amendment(200)}
 
 
 def test_a_transient_kind_is_the_default_for_what_no_table_knows() -> None:

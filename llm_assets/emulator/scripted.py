@@ -40,11 +40,11 @@ _BLANKS = str.maketrans(dict.fromkeys('"#$%&()*+,-./:;<=>?@[]^_`{|}~!', " "))
 class Draw:
     """Numbers that follow from a seed, in order."""
 
-    __slots__ = ("_state", "last_user_text")
+    __slots__ = ("_state", "user_texts")
 
-    def __init__(self, seed: int, last_user_text: str) -> None:
+    def __init__(self, seed: int, user_texts: Sequence[str]) -> None:
         self._state = seed
-        self.last_user_text = last_user_text
+        self.user_texts = user_texts
 
     def below(self, bound: int) -> int:
         """A number in [0, bound)."""
@@ -66,8 +66,7 @@ class Scripted:
 
     def answer(self, question: Question) -> Reply:
         """JSON that obeys the schema, or one short sentence."""
-        last = question.messages[-1][1] if question.messages else ""
-        draw = Draw(_seed(question), last)
+        draw = Draw(_seed(question), [text for role, text in question.messages if role != "assistant"])
         schema = question.schema
         text = _sentence(draw) if schema is None else orjson.dumps(self._maker(schema)(draw)).decode()
         return _reply(text, _input_tokens(question), question.max_tokens)
@@ -208,7 +207,8 @@ def _choice(values: Sequence[Any]) -> Maker:
 
 
 def _by_sentiment(values: Sequence[Any], draw: Draw) -> Any:
-    score = sentiment(draw.last_user_text)
+    # The last turn that has any: after it, the user may only complain of the answer.
+    score = next(filter(None, map(sentiment, reversed(draw.user_texts))), 0)
     if score:
         return "positive" if score > 0 else "negative"
     between = [value for value in ("neutral", "mixed") if value in values]
