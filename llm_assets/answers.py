@@ -94,9 +94,12 @@ def _unread(line: bytes, problem: str) -> Result:
     return Result(custom_id, reason=Reason.UNREADABLE_RESULT, message=problem)
 
 
-def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema, wave: int) -> pl.DataFrame:
-    """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending."""
-    return _frame(sent, (judge(intake.result(f), output) for f in sent), wave)
+def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema | None, wave: int) -> pl.DataFrame:
+    """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending.
+
+    `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
+    """
+    return _frame(sent, (judge(intake.result(f), output) for f in sent), wave, judged=output is not None)
 
 
 def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
@@ -105,16 +108,25 @@ def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message
     return _frame(sent, (result for _ in sent), wave)
 
 
-def judge(result: Result | None, output: OutputSchema) -> Result:
+def judge(result: Result | None, output: OutputSchema | None) -> Result:
     """A result with its reason: what is missing, and what does not obey the output schema, gets one."""
     if result is None:
         return Result(
             custom_id="", reason=Reason.MISSING_RESULT, message="the provider returned no result for this request"
         )
-    if result.reason is not None:
+    if result.reason is not None or output is None:
         return result
     problem = output.validate(result.text or "")
     return replace(result, reason=Reason.INVALID_ANSWER, message=problem) if problem else result
+
+
+def invalid_answers(answers: pl.DataFrame, output: OutputSchema) -> pl.DataFrame:
+    """Of answers that were not judged yet, those that do not obey the output schema, and why not.
+
+    `answers` has fingerprint, wave, answer; what is returned has fingerprint, wave, problem.
+    """
+    problems = pl.Series("problem", [output.validate(text or "") for text in answers["answer"]], dtype=pl.String)
+    return answers.select("fingerprint", "wave", problems).drop_nulls("problem")
 
 
 def read_lines(paths: Iterable[Path]) -> Iterator[bytes]:
@@ -137,7 +149,7 @@ def _non_empty(file: BinaryIO) -> Iterator[bytes]:
             yield stripped
 
 
-def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int) -> pl.DataFrame:
+def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int, *, judged: bool = True) -> pl.DataFrame:
     rows = [
         (
             fingerprint,
@@ -151,6 +163,7 @@ def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int) ->
             result.usage.output_tokens,
             result.usage.cache_read_tokens,
             result.usage.cache_write_tokens,
+            judged or result.reason is not None,
         )
         for fingerprint, result in zip(sent, results, strict=True)
     ]

@@ -28,7 +28,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.history import partition_standings, results_so_far, sent_fingerprints
+from llm_assets.history import asked_for, partition_standings, results_so_far, sent_fingerprints
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
 from llm_assets.polling import NOT_THERE_TOLERANCE, poll
@@ -137,7 +137,8 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
         platform.ledger.disproved(shard, platform.owner, not_before=patience)
         return Oddities(intake.unknown)
     sent = sent_fingerprints(platform.store, shard)
-    table = outcomes(sent, intake, enrichment.output, shard.wave)
+    output = enrichment.output if asked_for(shard, enrichment.output) else None
+    table = outcomes(sent, intake, output, shard.wave)
     _keep(platform, shard, table)
     return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 
@@ -209,7 +210,7 @@ def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Od
     refused = _held(standings)
     unsettled = counts[Standing.WAITING] + counts[Standing.DUE] + counts[Standing.HELD]
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
-    results = results_so_far(platform.store, shards)
+    results = results_so_far(platform.store, shards, enrichment.output)
     if unsettled:
         platform.ledger.settle(plan, pending=counts[Standing.DUE] + counts[Standing.HELD], held=refused)
         return _unfinished(plan, standings, results, oddities, plan.held or refused)

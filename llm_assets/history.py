@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 
+from llm_assets.answers import invalid_answers
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import ACTIVE
+from llm_assets.output_schema import OutputSchema
 from llm_assets.platform import Platform
-from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Shard
+from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
 from llm_assets.retries import amendments, standings, truncations_max
 from llm_assets.store import Store
 
@@ -33,7 +35,7 @@ def partition_standings(
     (by key) to be taken as if they had never been planned.
     """
     shards = [s for s in platform.ledger.shards(enrichment.name, partition) if s.key not in without]
-    results = results_so_far(platform.store, shards)
+    results = results_so_far(platform.store, shards, enrichment.output)
     in_flight = _requests_in_flight(platform.store, shards)
     if wanted is None:
         seen = pl.concat([results.select("fingerprint"), in_flight.lazy().select("fingerprint")])
@@ -52,14 +54,44 @@ def partition_amendments(
     platform: Platform, enrichment: Enrichment, partition: str, standings: pl.DataFrame
 ) -> dict[Fingerprint, Amendment]:
     """How the requests of a partition that are to be sent differ from what was declared (see retries.amendments)."""
-    results = results_so_far(platform.store, platform.ledger.shards(enrichment.name, partition))
+    results = results_so_far(platform.store, platform.ledger.shards(enrichment.name, partition), enrichment.output)
     return amendments(standings, results, max_tokens=enrichment.max_tokens, ceiling=enrichment.ceiling)
 
 
-def results_so_far(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
-    """All rows (RESULTS_SCHEMA) that came back for these shards."""
-    done = [store.results(shard) for shard in shards if shard.state not in ACTIVE]
-    return store.scan_all(done, RESULTS_SCHEMA)
+def results_so_far(store: Store, shards: Sequence[Shard], output: OutputSchema | None = None) -> pl.LazyFrame:
+    """All rows (RESULTS_SCHEMA) that came back for these shards.
+
+    With an output schema, answers to it that came while another was declared are judged by it now. Other answers that
+    are not judged belong to requests that nobody can want while it is declared.
+    """
+    done = [shard for shard in shards if shard.state not in ACTIVE]
+    results = _results(store, done)
+    if output is None:
+        return results
+    answers = _results(store, [shard for shard in done if asked_for(shard, output)])
+    if answers.select(pl.col("judged").all()).collect().item():
+        return results
+    unjudged = answers.filter(~pl.col("judged")).select("fingerprint", "wave", "answer").collect()
+    invalid = invalid_answers(unjudged, output).lazy()
+    refused = pl.col("problem").is_not_null()
+    return (
+        results.join(invalid, on=("fingerprint", "wave"), how="left", maintain_order="left")
+        .with_columns(
+            reason=pl.when(refused).then(pl.lit(Reason.INVALID_ANSWER.value)).otherwise("reason"),
+            message=pl.coalesce("problem", "message"),
+        )
+        .drop("problem")
+    )
+
+
+def asked_for(shard: Shard, output: OutputSchema) -> bool:
+    """Whether a shard asked for answers to this schema; one that does not say which was sent by an older release."""
+    return shard.schema_digest in ("", output.digest)
+
+
+def _results(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
+    tables = store.scan_all([store.results(shard) for shard in shards], RESULTS_SCHEMA)
+    return tables.with_columns(pl.col("judged").fill_null(True))
 
 
 def sent_fingerprints(store: Store, shard: Shard) -> list[Fingerprint]:

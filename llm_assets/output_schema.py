@@ -7,6 +7,7 @@ module knows a provider, and no message holds a value of an answer.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import warnings
@@ -17,6 +18,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Annotated, Any, Literal, Optional, get_args
 
+import orjson
 import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import (
@@ -132,6 +134,12 @@ class OutputSchema:
                 "serializer); one name and one type per field are needed",
             )
         return cls(name, _strict(asked), frame_schema, model, foreign)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names what the JSON schema asks for, in whatever order it says so."""
+        canonical = orjson.dumps(self.json_schema, option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(canonical, digest_size=16).hexdigest()
 
     def validate(self, text: str) -> str | None:
         """None when `text` is one JSON value that obeys the schema, else why not: a location and a reason

@@ -296,7 +296,8 @@ REQUESTS_SCHEMA: dict[str, pl.DataType] = {
     "bytes": pl.Int64(),
 }
 
-# What came back for a shard: exactly one row a request. `reason` is null for an answer that validated.
+# What came back for a shard: exactly one row a request. `reason` is null for an answer that validated, and for one
+# that is not `judged`: it was asked for with another output schema than was declared when it came.
 RESULTS_SCHEMA: dict[str, pl.DataType] = {
     "fingerprint": pl.String(),
     "wave": pl.Int32(),
@@ -309,6 +310,7 @@ RESULTS_SCHEMA: dict[str, pl.DataType] = {
     "output_tokens": pl.Int64(),
     "cache_read_tokens": pl.Int64(),
     "cache_write_tokens": pl.Int64(),
+    "judged": pl.Boolean(),
 }
 
 # The columns of `failed`, before those that the enrichment keeps.

@@ -118,10 +118,8 @@ class Store:
         return pl.scan_parquet(self.local(path))
 
     def scan_all(self, paths: Sequence[str], schema: dict[str, pl.DataType]) -> pl.LazyFrame:
-        """Several tables of one schema as one; an empty one for none."""
-        if not paths:
-            return pl.LazyFrame(schema=schema)
-        return pl.concat([self.scan(path) for path in paths])
+        """Several tables of one schema as one; a column that an older table lacks is null there."""
+        return pl.concat([pl.LazyFrame(schema=schema), *map(self.scan, paths)], how="diagonal")
 
 
 def _segment(partition: str) -> str:

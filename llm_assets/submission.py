@@ -266,6 +266,7 @@ class _Draft:
                 requests=len(packed.fingerprints),
                 bytes=packed.bytes,
                 path=self._stem(packed.key),
+                schema_digest=self._enrichment.output.digest,
             )
             for packed in self._packer.shards
         ]
