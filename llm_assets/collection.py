@@ -28,7 +28,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.history import asked_for, partition_standings, results_so_far, sent_fingerprints
+from llm_assets.history import asked_for, naming_damage, partition_standings, results_so_far, sent_fingerprints
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
 from llm_assets.polling import NOT_THERE_TOLERANCE, poll
@@ -88,6 +88,7 @@ class Oddities:
         return Oddities(self.strays + other.strays, self.conflicts + other.conflicts)
 
 
+@naming_damage
 def collect_partition(platform: Platform, enrichment: Enrichment, partition: str) -> Progress:
     """Take in what has ended, and publish the partition's tables when every document has an outcome.
 

@@ -6,7 +6,9 @@ is read as collected has its table in place, since the ledger moves on only afte
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import polars as pl
 
@@ -18,6 +20,26 @@ from llm_assets.platform import Platform
 from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
 from llm_assets.retries import amendments, standings, truncations_max
 from llm_assets.store import Store
+
+Args = ParamSpec("Args")
+Done = TypeVar("Done")
+_Act = Callable[Concatenate[Platform, Enrichment, str, Args], Done]
+
+
+def naming_damage(act: _Act[Args, Done]) -> _Act[Args, Done]:
+    """For what acts on a partition: where a table of it cannot be read, StoreError says which, and what to do."""
+
+    @wraps(act)
+    def acting(
+        platform: Platform, enrichment: Enrichment, partition: str, /, *args: Args.args, **options: Args.kwargs
+    ) -> Done:
+        try:
+            return act(platform, enrichment, partition, *args, **options)
+        except pl.exceptions.PolarsError:
+            platform.store.check(enrichment.name, partition)
+            raise
+
+    return acting
 
 
 def partition_standings(

@@ -112,10 +112,35 @@ class Store:
             frame.write_parquet(temporary, compression="zstd")
 
     def scan(self, path: str) -> pl.LazyFrame:
-        """A table, not read yet. Raises StoreError when it is not there."""
+        """A table of which only the schema is read yet. Raises StoreError when it is not there, or is no table.
+
+        Damage within its columns shows only when they are read, as polars' own error: see `check`.
+        """
         if not self.exists(path):
             raise StoreError(f"{path} is not in the store at {self.root}; materialize what is upstream of it")
-        return pl.scan_parquet(self.local(path))
+        table = pl.scan_parquet(self.local(path))
+        try:
+            table.collect_schema()
+        except pl.exceptions.PolarsError as error:
+            raise StoreError(self._damaged(path)) from error
+        return table
+
+    def check(self, enrichment: str, partition: str) -> None:
+        """Read every table of a partition. Raises StoreError for the first that is damaged."""
+        for file in sorted(self.local(self._batches(enrichment, partition)).rglob("*.parquet")):
+            path = file.relative_to(self.root).as_posix()
+            table = self.scan(path)
+            for column in table.collect_schema():
+                try:
+                    table.select(column).collect()
+                except pl.exceptions.PolarsError as error:
+                    raise StoreError(self._damaged(path)) from error
+
+    def _damaged(self, path: str) -> str:
+        return (
+            f"{path} in the store at {self.root} is damaged and cannot be read: put back a copy of it. A table of "
+            "documents, of answers or of failures can be materialized again instead"
+        )
 
     def scan_all(self, paths: Sequence[str], schema: dict[str, pl.DataType]) -> pl.LazyFrame:
         """Several tables of one schema as one; a column that an older table lacks is null there."""

@@ -28,7 +28,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.history import partition_amendments, partition_standings, sent_fingerprints
+from llm_assets.history import naming_damage, partition_amendments, partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE
 from llm_assets.records import REQUESTS_SCHEMA, Amendment, FailureKind, Fingerprint, Plan, Reason, Shard, ShardState
@@ -52,6 +52,7 @@ class Sent:
     rejected: int = 0
 
 
+@naming_damage
 def plan_partition(
     platform: Platform,
     enrichment: Enrichment,

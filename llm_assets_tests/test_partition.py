@@ -13,7 +13,7 @@ import pytest
 
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import SystemicError
+from llm_assets.errors import StoreError, SystemicError
 from llm_assets.history import results_so_far
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
@@ -363,6 +363,37 @@ def test_kept_columns_and_prompt_columns_travel_to_the_answers(platform: Platfor
     finish(platform, wide)
     assert enriched(platform, wide)["stars"].to_list() == [5]
     assert failed(platform, wide)["stars"].to_list() == [1]
+
+
+@pytest.mark.parametrize("kind", ["requests", "results", "plan"])
+@pytest.mark.parametrize("bytes_kept", [100, -8], ids=["cut", "no-end"])
+def test_a_damaged_table_is_named(platform: Platform, emulator: Emulator, kind: str, bytes_kept: int) -> None:
+    enrichment = labels("anthropic")
+    write_documents(platform, TEXTS)
+    submit(platform, enrichment)
+    if kind == "results":
+        finish(platform, enrichment)
+    (table,) = platform.store.root.rglob(f"batches/*/**/*{kind}*.parquet")
+    table.write_bytes(table.read_bytes()[:bytes_kept])
+    with pytest.raises(StoreError, match=rf"{table.name} in the store .* is damaged .* put back a copy"):
+        collect_partition(platform, enrichment, P)
+
+
+def test_damage_within_the_answers_is_named_wherever_it_is_met(platform: Platform, emulator: Emulator) -> None:
+    enrichment = labels("anthropic")
+    run(platform, enrichment, [f"Review {number}: a good thing" for number in range(500)])
+    (table,) = platform.store.root.rglob("*.results.parquet")
+    whole = table.read_bytes()
+    told = []
+    for at in range(4, len(whole) - 200, 500):
+        table.write_bytes(whole[:at] + bytes(200) + whole[at + 200 :])
+        for act in (plan_partition, collect_partition):
+            try:
+                act(platform, enrichment, P)
+            except StoreError as error:
+                told.append(str(error))
+    assert told
+    assert all(f"{table.name} in the store" in text for text in told)
 
 
 def test_collecting_again_changes_nothing(platform: Platform, enrichment: Enrichment) -> None:

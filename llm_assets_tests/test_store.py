@@ -1,5 +1,6 @@
 """The store: whole files or none, names that cannot leave the root."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -48,6 +49,55 @@ def test_a_partition_key_cannot_leave_its_folder(tmp_path: Path, partition: str)
 def test_what_is_not_there_is_said_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"missing.parquet is not in the store .* materialize what is upstream"):
         Store(tmp_path).scan("missing.parquet")
+
+
+TABLE = pl.DataFrame({"n": range(1000), "text": [f"secret {number * 7919 % 1009}" for number in range(1000)]})
+
+
+def halfway(table: bytes) -> bytes:
+    """Columns overwritten, beginning and end in order."""
+    middle = len(table) // 2
+    return table[: middle - 500] + bytes(1000) + table[middle + 500 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda table: b"", id="empty"),
+        pytest.param(lambda table: table[:-100], id="cut"),
+        pytest.param(lambda table: bytes(1000), id="zeros"),
+    ],
+)
+def test_a_table_that_is_none_is_named_before_it_is_read(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    store = Store(tmp_path)
+    store.write("good.parquet", TABLE)
+    store.write("some/where.parquet", TABLE)
+    table = store.local("some/where.parquet")
+    table.write_bytes(damage(table.read_bytes()))
+    with pytest.raises(StoreError, match=r"some/where.parquet in the store .* is damaged .* put back a copy"):
+        store.scan_all(["good.parquet", "some/where.parquet"], dict(TABLE.schema))
+
+
+def test_damage_within_a_table_is_found(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stem = store.shard("e", "p", 1, "key")
+    for name in ("a", "b"):
+        store.write(f"{stem}{name}.results.parquet", TABLE)
+    store.check("e", "p")
+    table = store.local(f"{stem}b.results.parquet")
+    table.write_bytes(halfway(table.read_bytes()))
+    store.scan(f"{stem}b.results.parquet")
+    with pytest.raises(StoreError, match=r"wave-01/keyb.results.parquet in the store .* is damaged") as raised:
+        store.check("e", "p")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_column_that_an_older_table_lacks_is_null(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("old.parquet", TABLE.select("n"))
+    found = store.scan_all(["old.parquet"], dict(TABLE.schema))
+    assert found.collect_schema() == TABLE.schema
+    assert found.collect()["text"].null_count() == TABLE.height
 
 
 def test_only_folders_are_supported(tmp_path: Path) -> None:
