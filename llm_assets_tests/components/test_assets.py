@@ -1,5 +1,6 @@
 """The shipped assets in Dagster: what a person sees when it works, when it waits, and when it is refused."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,32 @@ def test_materializing_a_finished_partition_again_makes_no_call(
     result = materialize(definitions, instance, DOCUMENTS, BATCHES, *TABLES)
     assert materialized(result) == {DOCUMENTS, BATCHES, *TABLES}
     assert emulator.calls() == before
+
+
+def test_results_that_nobody_asked_for_and_two_that_differ_are_reported(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    emulator: Emulator,
+) -> None:
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    tick(definitions, instance)
+    (batch,) = emulator.batches()
+    results = emulator.state_dir / "batches" / batch["id"] / "results.jsonl"
+    first, *_ = results.read_text().splitlines()
+    row = json.loads(first)
+    odd = [row | {"result": {"type": "expired"}}, row | {"custom_id": "nobodys"}, row | {"custom_id": "another"}]
+    with results.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in odd)
+    result = materialize(definitions, instance, *TABLES)
+    (published,) = (event for event in result.get_asset_materialization_events() if event.asset_key == ENRICHED)
+    metadata = published.materialization.metadata
+    assert (metadata["stray_results"].value, metadata["conflicting_results"].value) == (2, 1)
+    assert metadata["dagster/row_count"].value == 42
+    again = materialize(definitions, instance, *TABLES)
+    (published,) = (event for event in again.get_asset_materialization_events() if event.asset_key == ENRICHED)
+    assert not {"stray_results", "conflicting_results"} & set(published.materialization.metadata)
+    warned = [str(event.user_message) for event in instance.all_logs(result.run_id)]
+    assert any("'stray_results': 2, 'conflicting_results': 1" in text for text in warned)
 
 
 def test_a_refused_key_fails_the_partition_and_says_what_to_do_without_the_key(
