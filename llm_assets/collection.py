@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from llm_assets.answers import Intake, outcomes, read_lines, same_outcome, take_in
 from llm_assets.enrichment import Enrichment
@@ -25,13 +25,15 @@ from llm_assets.errors import (
     IllegalTransition,
     LLMAssetsError,
     NotThere,
+    PlanConflict,
+    ProviderError,
     SystemicError,
     TransientError,
 )
 from llm_assets.history import asked_for, naming_damage, partition_standings, results_so_far, sent_fingerprints
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
-from llm_assets.polling import NOT_THERE_TOLERANCE, poll
+from llm_assets.polling import poll
 from llm_assets.providers import FILE_NOT_VISIBLE, Client
 from llm_assets.records import (
     DOCUMENT_ID,
@@ -49,7 +51,16 @@ from llm_assets.retries import KIND_OF, Standing, kind_of
 # A capacity refusal is tried again after this time, doubled with each refusal, up to the maximum.
 CAPACITY_WAIT = timedelta(minutes=1)
 CAPACITY_WAIT_MAX = timedelta(hours=1)
+# A batch that was refused so often for lack of room may be larger than the whole queue: its requests go into others of
+# half its size (see submission.py).
+CAPACITY_REFUSALS = 5
+# When results that should be there are looked for again.
+_LOOK_AGAIN = timedelta(minutes=1)
 _DOWNLOADS = 3
+_SHORT = "short_results"
+# So few first answers say nothing about the rest.
+_EVIDENCE_MIN = 20
+_HOPELESS = (FailureKind.PERMANENT, FailureKind.REPAIRABLE)
 _CALLS_MAX = 25
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
@@ -97,8 +108,9 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
     shards = platform.ledger.shards(enrichment.name, partition)
     poll(platform, shards, calls_max=_CALLS_MAX)
     oddities = Oddities()
+    now = platform.clock()
     for shard in platform.ledger.shards(enrichment.name, partition):
-        if shard.state is ShardState.ENDED:
+        if shard.state is ShardState.ENDED and not (shard.not_before and shard.not_before > now):
             oddities += _collect(platform, enrichment, shard)
     plan = platform.ledger.plan(enrichment.name, partition)
     if plan is None:
@@ -123,19 +135,25 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
         )
     try:
         batch = client.batch(shard.batch_id)
-    except NotThere:
-        if shard.code != VANISHED and not _missing_for_long(platform, shard):
-            raise
-        return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT)
-    platform.ledger.there(shard)
+    except NotThere as error:
+        if shard.code == VANISHED or _is_gone(platform, shard, error):
+            return _vanished(platform, shard)
+        return _later(platform, shard)
     if batch.state is BatchState.IN_PROGRESS:
         return Oddities()
     if batch.state is BatchState.FAILED:
         return _refused(platform, shard, batch)
-    intake = _fetch(platform, client, shard, batch)
+    try:
+        intake = _fetch(platform, client, shard, batch)
+    except NotThere as error:
+        if not _is_gone(platform, shard, error):
+            return _later(platform, shard)
+        return _fail_as_a_whole(platform, shard, Reason.RESULTS_GONE, error.code, str(error))
+    if intake is None:
+        return _later(platform, shard)
+    platform.ledger.there(shard)
     if shard.adopted and intake.unknown and not intake.by_fingerprint:
-        patience = platform.clock() + platform.visibility_delay
-        platform.ledger.disproved(shard, platform.owner, not_before=patience)
+        _disprove(platform, shard)
         return Oddities(intake.unknown)
     sent = sent_fingerprints(platform.store, shard)
     output = enrichment.output if asked_for(shard, enrichment.output) else None
@@ -144,59 +162,95 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 
 
-def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> Intake:
-    """Download and read a batch's results; again from the start when they end before the provider's count."""
+def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> Intake | None:
+    """Download and read a batch's results, each time from the start.
+
+    None when they break off, or are fewer than the provider says, and may still become complete.
+    """
     sent = sent_fingerprints(platform.store, shard)
     dialect = platform.dialect_of(shard)
-    short = retry_if_exception_type((DownloadIncomplete, TransientError))
+    broken = retry_if_exception_type((DownloadIncomplete, TransientError))
     intake = Intake()
-    for attempt in Retrying(retry=short, stop=stop_after_attempt(_DOWNLOADS), wait=wait_exponential(0.2), reraise=True):
-        with attempt, platform.store.scratch() as folder:
-            intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-            last = attempt.retry_state.attempt_number == _DOWNLOADS
-            distinct = len(intake.by_fingerprint) + intake.unknown
-            if distinct < batch.counts.finished and not last:
-                raise DownloadIncomplete(
-                    f"batch {batch.batch_id}: results of {distinct} requests, expected {batch.counts.finished}"
-                )
+    try:
+        for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
+            with attempt, platform.store.scratch() as folder:
+                intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
+                _check_complete(batch, intake)
+    except TransientError as error:
+        platform.ledger.missing(shard, str(error))
+        return None
+    except DownloadIncomplete as error:
+        # What breaks off is no answer at all; what is whole and short is one when it stays so.
+        whole = error.code == _SHORT and _is_gone(platform, shard, error)
+        if error.code != _SHORT:
+            platform.ledger.missing(shard, str(error))
+        return intake if whole else None
     return intake
+
+
+def _check_complete(batch: Batch, intake: Intake) -> None:
+    distinct = len(intake.by_fingerprint) + intake.unknown
+    if distinct < batch.counts.finished:
+        found = f"results of {distinct} requests, expected {batch.counts.finished}"
+        raise DownloadIncomplete(f"batch {batch.batch_id}: {found}", code=_SHORT)
+
+
+def _is_gone(platform: Platform, shard: Shard, error: ProviderError) -> bool:
+    """Whether what was not there now has been missing for so long that it will not come any more."""
+    return platform.clock() >= platform.ledger.missing(shard, str(error)) + platform.missing_tolerance
+
+
+def _later(platform: Platform, shard: Shard) -> Oddities:
+    platform.ledger.deferred(shard, not_before=platform.clock() + _LOOK_AGAIN)
+    return Oddities()
+
+
+def _vanished(platform: Platform, shard: Shard) -> Oddities:
+    """The provider forgot the batch: its requests are for the next wave, unless it was only believed to be theirs."""
+    if shard.adopted:
+        _disprove(platform, shard)
+        return Oddities()
+    message = shard.message or f"the provider does not know batch {shard.batch_id} any more"
+    return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT, VANISHED, message)
+
+
+def _disprove(platform: Platform, shard: Shard) -> None:
+    patience = platform.clock() + platform.visibility_delay
+    with suppress(IllegalTransition):
+        platform.ledger.disproved(shard, platform.owner, not_before=patience)
 
 
 def _refused(platform: Platform, shard: Shard, batch: Batch) -> Oddities:
     """The provider took the batch and then refused it as a whole; nothing of it was processed."""
     reason = platform.dialect_of(shard).batch_reason(batch.code)
-    if KIND_OF[reason] is not FailureKind.CAPACITY:
-        return _fail_as_a_whole(platform, shard, reason)
+    no_room = KIND_OF[reason] is FailureKind.CAPACITY
+    often = len(shard.past_batches) + 1 >= CAPACITY_REFUSALS
+    if not no_room or (often and shard.requests > 1 and batch.code != FILE_NOT_VISIBLE):
+        return _fail_as_a_whole(platform, shard, reason, batch.code, batch.message)
     if batch.code == FILE_NOT_VISIBLE:
         platform.ledger.forget_staged(shard.key)
-    wait = min(CAPACITY_WAIT * 2 ** len(shard.past_batches), CAPACITY_WAIT_MAX)
-    later = platform.clock() + wait
-    platform.ledger.released(
-        shard.key, of_batch=batch.batch_id, code=batch.code, message=batch.message, not_before=later
-    )
+    later = platform.clock() + min(CAPACITY_WAIT * 2 ** len(shard.past_batches), CAPACITY_WAIT_MAX)
+    with suppress(IllegalTransition):  # another run was faster
+        platform.ledger.released(
+            shard.key, of_batch=batch.batch_id, code=batch.code, message=batch.message, not_before=later
+        )
     return Oddities()
 
 
-def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason) -> Oddities:
+def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason, code: str, message: str) -> Oddities:
     sent = sent_fingerprints(platform.store, shard)
-    table = same_outcome(sent, reason, shard.code, shard.message, shard.wave)
-    _keep(platform, shard, table)
+    _keep(platform, shard, same_outcome(sent, reason, code, message, shard.wave))
     return Oddities()
 
 
 def _keep(platform: Platform, shard: Shard, table: pl.DataFrame) -> None:
-    """Write a shard's outcomes, unless another run has collected it, or sent it again, in the meantime."""
-    now = platform.ledger.shard(shard.key)
-    if (now.state, now.batch_id) != (ShardState.ENDED, shard.batch_id):
-        return
-    platform.store.write(platform.store.results(shard), table)
-    with suppress(IllegalTransition):
-        platform.ledger.collected(shard)
-
-
-def _missing_for_long(platform: Platform, shard: Shard) -> bool:
-    now = platform.clock()
-    return now >= platform.ledger.missing(shard, until=now + NOT_THERE_TOLERANCE)
+    """Write a shard's outcomes to a table of this run's own, which counts when the ledger takes its name."""
+    results = platform.store.new_results(shard, platform.new_key())
+    platform.store.write(results, table)
+    try:
+        platform.ledger.collected(shard, results)
+    except IllegalTransition:  # another run has collected it, or sent it again, in the meantime
+        platform.store.local(results).unlink()
 
 
 # -- the partition
@@ -213,14 +267,73 @@ def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Od
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
     if unsettled:
-        platform.ledger.settle(plan, pending=counts[Standing.DUE] + counts[Standing.HELD], held=refused)
-        return _unfinished(plan, standings, results, oddities, plan.held or refused)
+        held = refused or _hopeless(enrichment, plan, shards, standings, results)
+        due = counts[Standing.DUE] + counts[Standing.HELD]
+        platform.ledger.settle(plan, pending=due, held=held, not_before=_next_wave(standings, platform.clock()))
+        return _unfinished(plan, standings, results, oddities, plan.held or held)
+    _check_kept(enrichment, plan, wants)
     enriched, failed = tables(enrichment, wants.collect(), standings, results)
     _assert_nothing_lost(plan, enriched, failed)
-    platform.store.write(platform.store.enriched(plan.enrichment, plan.partition), enriched)
-    platform.store.write(platform.store.failed(plan.enrichment, plan.partition), failed)
-    platform.ledger.published(plan)
+    try:
+        _publish(platform, plan, enriched, failed)
+    except PlanConflict:  # the newer plan will be published by who made it
+        return _unfinished(plan, standings, results, oddities, "")
     return _finished(plan, standings, enriched, failed, oddities)
+
+
+def _publish(platform: Platform, plan: Plan, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
+    """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
+    store = platform.store
+    with ExitStack() as files:
+        for path, table in (
+            (store.enriched(plan.enrichment, plan.partition), enriched),
+            (store.failed(plan.enrichment, plan.partition), failed),
+        ):
+            table.write_parquet(files.enter_context(store.writing(path)), compression="zstd")
+        with platform.ledger.publishing(plan):
+            files.close()
+
+
+def _check_kept(enrichment: Enrichment, plan: Plan, wants: pl.LazyFrame) -> None:
+    unknown = sorted(set(enrichment.keep) - set(wants.collect_schema()))
+    if unknown:
+        raise LLMAssetsError(
+            f"{plan.enrichment} keeps {', '.join(unknown)} now, but {plan.partition} was planned without; materialize "
+            f"{plan.enrichment}/batches for it again: nothing is asked again for that"
+        )
+
+
+def _next_wave(standings: pl.DataFrame, now: datetime) -> datetime | None:
+    """When what is due may be sent: later, when some of it was refused for lack of room."""
+    no_room = (pl.col("standing") == Standing.DUE) & (pl.col("kind") == FailureKind.CAPACITY)
+    return None if standings.filter(no_room).is_empty() else now + CAPACITY_WAIT_MAX
+
+
+def _hopeless(
+    enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], standings: pl.DataFrame, results: pl.LazyFrame
+) -> str:
+    """Why the rest should not be sent: most requests of the last wave failed at their first try, by their own fault.
+
+    Empty when there is nothing left to send, when too few came back to tell, or when somebody has acted since.
+    """
+    planned = any(shard.state is ShardState.PLANNED for shard in shards)
+    due = not standings.filter(pl.col("standing") == Standing.DUE).is_empty()
+    fresh = [s for s in shards if s.collected_at and (plan.released_at is None or s.collected_at > plan.released_at)]
+    if not fresh or not (planned or due):
+        return ""
+    wave = max(shard.wave for shard in fresh)
+    first = (
+        results.filter(pl.col("wave") == wave)
+        .join(results.filter(pl.col("wave") < wave), on="fingerprint", how="anti")
+        .join(standings.lazy(), on="fingerprint", how="semi")
+        .select("reason", kind_of(pl.col("reason")).alias("kind"))
+        .collect()
+    )
+    failed = first.filter(pl.col("kind").is_in([kind.value for kind in _HOPELESS]))
+    if first.height < _EVIDENCE_MIN or failed.height <= enrichment.hold_above * first.height:
+        return ""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _tally(failed["reason"].to_list()).items())
+    return f"{failed.height:,} of the first {first.height:,} requests failed ({reasons}): look at prompt and schema"
 
 
 def tables(
@@ -288,9 +401,12 @@ def _spent(results: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _held(standings: pl.DataFrame) -> str:
-    """Why nothing more is to be sent: the account or the model was refused, row by row."""
-    reasons = standings.filter(pl.col("standing") == Standing.HELD)["reason"].unique().sort().to_list()
-    return f"refused by the provider: {', '.join(reasons)}" if reasons else ""
+    """Why nothing more is to be sent: the account or the model was refused, or what was paid for is gone."""
+    reasons = standings.filter(pl.col("standing") == Standing.HELD)["reason"]
+    gone = (reasons == Reason.RESULTS_GONE).sum()
+    if gone:
+        return f"the results of {gone:,} requests are gone at the provider, and asking again would pay for them again"
+    return f"refused by the provider: {', '.join(reasons.unique().sort())}" if len(reasons) else ""
 
 
 def _assert_nothing_lost(plan: Plan, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:

@@ -41,7 +41,9 @@ class Enrichment:
 
     A truncated answer is asked for again with twice the room, up to `max_tokens_ceiling` (default: four
     times `max_tokens`). `limits` lower the provider's. A partition whose share of failures is above
-    `failure_rate_max` fails its check. `source` is the file that declares all this.
+    `failure_rate_max` fails its check. When more than `hold_above` of the first requests fail for good or break the
+    schema, what is not sent yet waits for a person. A batch that is not done after `deadline_hours` is cancelled: what
+    is finished is kept, the rest is sent again. `source` is the file that declares all this.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Enrichment:
     keep: tuple[str, ...] = ()
     limits: ShardLimits | None = None
     failure_rate_max: float = 0.05
+    hold_above: float = 0.5
+    deadline_hours: float = 26
     source: str = ""
 
     @cached_property
@@ -106,8 +110,11 @@ class Enrichment:
             yield f"max_tokens_ceiling {self.ceiling} is below max_tokens {self.max_tokens}"
         if not 1 <= self.attempts <= ATTEMPTS_MAX:
             yield f"attempts is {self.attempts}; it must be between 1 and {ATTEMPTS_MAX}"
-        if not 0 <= self.failure_rate_max <= 1:
-            yield f"failure_rate_max is {self.failure_rate_max}; it is a share between 0 and 1"
+        for name, share in (("failure_rate_max", self.failure_rate_max), ("hold_above", self.hold_above)):
+            if not 0 <= share <= 1:
+                yield f"{name} is {share}; it is a share between 0 and 1"
+        if not self.deadline_hours > 0:
+            yield f"deadline_hours is {self.deadline_hours}; it must be above 0 (the providers give up after 24)"
 
     def _column_problems(self, columns: tuple[str, ...]) -> Iterator[str]:
         there = f"{self.documents} has {', '.join(columns)}"

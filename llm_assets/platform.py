@@ -66,7 +66,8 @@ class Platform:
     """What submission, polling and collection act through.
 
     `owner` names this process in claims. `visibility_delay` is how long a batch may be missing from a provider's
-    list after it was created; an unknown outcome is not taken for "nothing was created" before.
+    list after it was created; an unknown outcome is not taken for "nothing was created" before. `missing_tolerance` is
+    how long what must be there (a batch, its results, some of them) may be missing before it counts as gone.
     """
 
     store: Store
@@ -76,6 +77,7 @@ class Platform:
     new_key: Callable[[], str] = new_key
     owner: str = field(default_factory=this_process)
     visibility_delay: timedelta = timedelta(minutes=2)
+    missing_tolerance: timedelta = timedelta(minutes=15)
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
 
     @classmethod

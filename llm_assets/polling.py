@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,13 +19,15 @@ from llm_assets.records import Batch, BatchState, Shard, ShardState
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
-# A batch may not be found right after it was created, or for a while after it ended.
-NOT_THERE_TOLERANCE = timedelta(minutes=15)
+# How far back a list is read beyond the oldest batch in question: clocks differ.
+_LIST_MARGIN = timedelta(minutes=15)
+# A cancellation that shows no effect is asked for again.
+_CANCEL_AGAIN = timedelta(hours=1)
 
 
 @dataclass(slots=True)
 class Poll:
-    """What one poll did: provider calls made, shards asked about, shards that ended, and what went wrong.
+    """What one poll did: provider calls made, shards asked about, shards that ended or were cancelled, what went wrong.
 
     `problems` are sentences without secrets or document text.
     """
@@ -32,6 +35,7 @@ class Poll:
     calls: int = 0
     asked: int = 0
     ended: int = 0
+    cancelled: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -50,7 +54,9 @@ def poll(
     """
     budget = _Budget(platform, calls_max, deadline)
     report = Poll()
-    for (provider, endpoint, account), group in _by_account(shards).items():
+    accounts = list(_by_account(shards).items())
+    first = start % len(accounts) if accounts else 0
+    for (provider, endpoint, account), group in accounts[first:] + accounts[:first]:
         turn = start % len(group)
         try:
             client = platform.client(provider, endpoint)
@@ -80,19 +86,19 @@ def _poll_account(platform: Platform, client: Client, group: list[Shard], report
     if len(left) > _SINGLES_MAX:
         for batch in _listed(client, group, report, budget):
             if shard := left.pop(batch.batch_id, None):
-                _record(platform, shard, batch, report)
+                _record(platform, client, shard, batch, report, budget)
             if not left:
                 return
     for shard in left.values():
         if budget.calls_left(report) <= 0:
             return
         report.calls += 1
-        _ask(platform, client, shard, report)
+        _ask(platform, client, shard, report, budget)
 
 
 def _listed(client: Client, group: Sequence[Shard], report: Poll, budget: _Budget) -> Iterator[Batch]:
     """The account's batches page by page, as long as that takes fewer calls than asking one by one."""
-    oldest = min(shard.submitted_at for shard in group if shard.submitted_at) - NOT_THERE_TOLERANCE
+    oldest = min(shard.submitted_at for shard in group if shard.submitted_at) - _LIST_MARGIN
     cursor = None
     for _ in range(len(group)):
         if budget.calls_left(report) <= 0:
@@ -105,31 +111,58 @@ def _listed(client: Client, group: Sequence[Shard], report: Poll, budget: _Budge
             return
 
 
-def _ask(platform: Platform, client: Client, shard: Shard, report: Poll) -> None:
+def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget: _Budget) -> None:
     assert shard.batch_id is not None
     try:
-        _record(platform, shard, client.batch(shard.batch_id), report)
+        batch = client.batch(shard.batch_id)
     except NotThere as error:
         # Counted from the first time that it was not there: an old batch may be missing for a moment too.
-        if platform.clock() < platform.ledger.missing(shard, until=platform.clock() + NOT_THERE_TOLERANCE):
+        if platform.clock() < platform.ledger.missing(shard, str(error)) + platform.missing_tolerance:
             return
         report.problems += (f"batch {shard.batch_id} has vanished: {error}",)
-        platform.ledger.vanished(shard, f"the provider does not know batch {shard.batch_id} any more")
-        report.ended += 1
+        with suppress(IllegalTransition):
+            platform.ledger.vanished(shard, f"the provider does not know batch {shard.batch_id} any more")
+            report.ended += 1
+    else:
+        _record(platform, client, shard, batch, report, budget)
 
 
-def _record(platform: Platform, shard: Shard, batch: Batch, report: Poll) -> None:
+def _record(platform: Platform, client: Client, shard: Shard, batch: Batch, report: Poll, budget: _Budget) -> None:
     report.asked += 1
     platform.ledger.there(shard)
     if batch.state is BatchState.IN_PROGRESS:
         if batch.counts.finished != shard.finished:
             platform.ledger.progress(shard.key, batch.counts.finished)
+        if is_overdue(shard, platform.clock()) and budget.calls_left(report) > 0:
+            report.calls += 1
+            _cancel(platform, client, shard, report)
         return
-    try:
+    with suppress(IllegalTransition):  # another poll was faster
         platform.ledger.ended(shard.key, batch)
         report.ended += 1
-    except IllegalTransition:
-        return  # another poll was faster
+
+
+def is_overdue(shard: Shard, now: datetime) -> bool:
+    """Whether a batch that is not done has had its time and is to be cancelled (again). Pure.
+
+    Never one that is only believed to be the shard's: it may be somebody else's.
+    """
+    if shard.deadline_s is None or shard.submitted_at is None or shard.adopted:
+        return False
+    if shard.cancelled_at is not None and now < shard.cancelled_at + _CANCEL_AGAIN:
+        return False
+    return now >= shard.submitted_at + timedelta(seconds=shard.deadline_s)
+
+
+def _cancel(platform: Platform, client: Client, shard: Shard, report: Poll) -> None:
+    """What is finished is kept and collected once the provider has stopped; the rest is for the next wave."""
+    assert shard.batch_id is not None
+    platform.ledger.cancelled(shard)
+    try:
+        client.cancel(shard.batch_id)
+        report.cancelled += 1
+    except ProviderError as error:
+        report.problems += (f"batch {shard.batch_id} is past its deadline and could not be cancelled: {error}",)
 
 
 def _by_account(shards: Sequence[Shard]) -> dict[tuple[str, str, str], list[Shard]]:

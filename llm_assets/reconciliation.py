@@ -10,6 +10,7 @@ another claim of the same size may have adopted in error, and the visibility del
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -122,7 +123,8 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
     )
     match decision:
         case Adopt(batch):
-            platform.ledger.submitted(shard.key, batch, adopted=not stamped)
+            with suppress(IllegalTransition):  # another claim took it at the same moment: the next look tells
+                platform.ledger.submitted(shard.key, batch, adopted=not stamped)
         case Release():
             platform.ledger.released(shard.key, message="the provider has no batch of this claim")
         case Wait():

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     CANCELED = "canceled"
     MISSING_RESULT = "missing_result"
     UNREADABLE_RESULT = "unreadable_result"
+    RESULTS_GONE = "results_gone"  # the batch has ended and was paid for, but its results cannot be had any more
     # A limit of queue or tokens
     CAPACITY = "capacity"
     # The account

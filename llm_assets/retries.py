@@ -28,6 +28,7 @@ KIND_OF: dict[Reason, FailureKind] = {
     Reason.BILLING: FailureKind.SYSTEMIC,
     Reason.PERMISSION: FailureKind.SYSTEMIC,
     Reason.UNKNOWN_MODEL: FailureKind.SYSTEMIC,
+    Reason.RESULTS_GONE: FailureKind.SYSTEMIC,  # asking again would pay again: that is for a person to decide
     Reason.TRUNCATED: FailureKind.REPAIRABLE,
     Reason.INVALID_ANSWER: FailureKind.REPAIRABLE,
     Reason.REFUSAL: FailureKind.PERMANENT,

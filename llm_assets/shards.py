@@ -86,13 +86,24 @@ class Packer:
     def _fits(self, shard: PackedShard, body_bytes: int) -> bool:
         # 256 is more than what a line adds to its body (custom_id, method, url) and the footer to the file.
         within_bytes = shard.bytes + body_bytes + 256 <= self._limits.bytes
-        return within_bytes and len(shard.fingerprints) < self._limits.requests
+        return within_bytes and len(shard.fingerprints) < self._requests_max(shard.key)
+
+    def _requests_max(self, key: str) -> int:
+        """At most a hundredth below the limit, and seldom the same for two shards.
+
+        A provider that carries no stamp tells a lost batch from others only by its size.
+        """
+        spread = 1 if self._dialect.carries_stamp else self._limits.requests // 100 + 1
+        return self._limits.requests - int(key, 16) % spread
 
 
-def limits_for(dialect: Dialect, lower: ShardLimits | None) -> ShardLimits:
-    """The provider's limits, or the lower ones that an enrichment declares."""
-    if lower is None:
-        return dialect.limits
-    return ShardLimits(
-        requests=min(lower.requests, dialect.limits.requests), bytes=min(lower.bytes, dialect.limits.bytes)
-    )
+def limits_for(dialect: Dialect, lower: ShardLimits | None, refused: int | None = None) -> ShardLimits:
+    """The provider's limits, or the lower ones that an enrichment declares.
+
+    Half of `refused` requests, where the provider never had room for a shard of so many.
+    """
+    lower = lower or dialect.limits
+    requests = min(lower.requests, dialect.limits.requests)
+    if refused is not None:
+        requests = min(requests, max(1, refused // 2))
+    return ShardLimits(requests=requests, bytes=min(lower.bytes, dialect.limits.bytes))

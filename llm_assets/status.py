@@ -20,7 +20,7 @@ from llm_assets.records import Plan, Shard, ShardState
 from llm_assets.store import Store
 from llm_assets.waves import Step, next_step
 
-_WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
+_IN_FLIGHT = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class PartitionStatus:
 
 def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> PartitionStatus:
     """The status of a plan with its active shards (others may be among them). Pure."""
-    in_flight = [shard for shard in shards if shard.state in _WITH_THE_PROVIDER]
+    in_flight = [shard for shard in shards if shard.state in _IN_FLIGHT]
     requests_in_flight = sum(shard.requests for shard in in_flight)
     finished = sum(_finished(shard) for shard in in_flight)
     due = plan.pending + sum(shard.requests for shard in shards if shard.state is ShardState.PLANNED)

@@ -4,7 +4,7 @@
     enrichments/<name>/batches/<partition>/plan-<id>.parquet          what the partition wants
     enrichments/<name>/batches/<partition>/wave-01/<key>.json(l)      a shard, as it is sent
     enrichments/<name>/batches/<partition>/wave-01/<key>.requests.parquet
-    enrichments/<name>/batches/<partition>/wave-01/<key>.results.parquet
+    enrichments/<name>/batches/<partition>/wave-01/<key>.<collector>.results.parquet
     enrichments/<name>/enriched/<partition>.parquet
     enrichments/<name>/failed/<partition>.parquet
 
@@ -64,7 +64,11 @@ class Store:
 
     def results(self, shard: Shard) -> str:
         """The table of what came back for a shard."""
-        return f"{shard.path}.results.parquet"
+        return shard.results or f"{shard.path}.results.parquet"  # so it was called before the ledger named it
+
+    def new_results(self, shard: Shard, collector: str) -> str:
+        """A table for what came back for a shard: each collector has its own, and the ledger says which counts."""
+        return f"{shard.path}.{collector}.results.parquet"
 
     def _batches(self, enrichment: str, partition: str) -> str:
         return f"enrichments/{enrichment}/batches/{_segment(partition)}"

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -21,6 +23,7 @@ from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import (
     CapacityError,
+    IllegalTransition,
     OutcomeUnknown,
     PlanConflict,
     ProviderError,
@@ -30,10 +33,20 @@ from llm_assets.errors import (
 )
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
-from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.records import REQUESTS_SCHEMA, Amendment, FailureKind, Fingerprint, Plan, Reason, Shard, ShardState
+from llm_assets.providers import FILE_NOT_VISIBLE, Client
+from llm_assets.records import (
+    REQUESTS_SCHEMA,
+    Amendment,
+    Batch,
+    FailureKind,
+    Fingerprint,
+    Plan,
+    Reason,
+    Shard,
+    ShardState,
+)
 from llm_assets.requests import Renderer
-from llm_assets.retries import Standing
+from llm_assets.retries import KIND_OF, Standing
 from llm_assets.shards import PackedShard, Packer, limits_for
 
 SLICE_ROWS = 5_000
@@ -76,9 +89,8 @@ def plan_partition(
         rounds += 1
     draft = _draft(platform, enrichment, partition, current, rounds)
     plan = draft.plan(current, rounds)
-    unsent = _unsent(platform, current) if current and plan.digest != current.digest else []
+    unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
     if unsent:
-        # Shards that were planned and never sent hold requests that may not be wanted any more.
         draft.discard()
         draft = _draft(platform, enrichment, partition, current, rounds, without=unsent)
         plan = draft.plan(current, rounds)
@@ -100,9 +112,15 @@ def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, roun
     return not standings.filter(failed).is_empty()
 
 
-def _unsent(platform: Platform, plan: Plan) -> list[str]:
+def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[str]:
+    """The shards that were planned, never sent, and are to be taken back.
+
+    When the plan changes, they hold requests that may not be wanted any more. Others whose file is lost can never be
+    sent: their requests go into new ones.
+    """
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
-    return [shard.key for shard in shards if shard.state is ShardState.PLANNED]
+    planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
+    return [shard.key for shard in planned if all_of_them or not platform.store.exists(_file(platform, shard))]
 
 
 def _draft(
@@ -142,6 +160,8 @@ def send_planned(platform: Platform, plan: Plan) -> Sent:
 
 def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     client = platform.client(shard.provider, shard.endpoint)
+    if not platform.store.exists(_file(platform, shard)):
+        return replace(sent, later=sent.later + 1)  # the next plan writes it anew
     if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
         return sent
     file = platform.store.local(_file(platform, shard))
@@ -163,13 +183,24 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     except SystemicError as error:
         platform.ledger.released(shard.key, code=error.code, message=str(error))
         raise
-    platform.ledger.submitted(shard.key, batch)
+    _record(platform, client, shard, batch)
     return replace(
         sent,
         batch_ids=(*sent.batch_ids, batch.batch_id),
         requests=sent.requests + shard.requests,
         bytes=sent.bytes + shard.bytes,
     )
+
+
+def _record(platform: Platform, client: Client, shard: Shard, batch: Batch) -> None:
+    """Write down the batch. Where the claim was taken for dead and sent by another, this one is one too many."""
+    try:
+        platform.ledger.submitted(shard.key, batch)
+    except IllegalTransition:
+        if platform.ledger.shard(shard.key).batch_id != batch.batch_id:
+            with suppress(ProviderError):
+                client.cancel(batch.batch_id)
+            raise
 
 
 def _release(platform: Platform, shard: Shard, error: ProviderError) -> None:
@@ -185,8 +216,9 @@ def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     outcomes = same_outcome(
         sent_fingerprints(platform.store, shard), Reason.INVALID_REQUEST, error.code, str(error), shard.wave
     )
-    platform.store.write(platform.store.results(shard), outcomes)
-    platform.ledger.rejected(shard.key, code=error.code, message=str(error))
+    results = platform.store.new_results(shard, platform.new_key())
+    platform.store.write(results, outcomes)
+    platform.ledger.rejected(shard.key, results, code=error.code, message=str(error))
 
 
 def _file(platform: Platform, shard: Shard) -> str:
@@ -202,7 +234,7 @@ class _Draft:
         self._partition = partition
         self._wave = wave
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.limits)
+        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests())
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
         self._slices: list[pl.DataFrame] = []
         self._digest = hashlib.blake2b(digest_size=16)
@@ -229,9 +261,13 @@ class _Draft:
         wave = self._wave if self._packer.shards else self._wave - 1
         digest = self._digest.hexdigest()
         if current is not None and current.digest == digest:
-            published_at = None if self._packer.shards else current.published_at
-            # A plan that was held and is materialized again is released: somebody has acted.
-            return replace(current, wave=wave, rounds=rounds, pending=0, held="", published_at=published_at)
+            changes: dict[str, Any] = {"wave": wave, "rounds": rounds, "pending": 0, "not_before": None}
+            if self._packer.shards:
+                changes["published_at"] = None
+            if current.held:
+                # A plan that was held and is materialized again is released: somebody has acted.
+                changes |= {"held": "", "released_at": self._platform.clock()}
+            return replace(current, **changes)
         plan_id = self._platform.new_key()
         return Plan(
             enrichment=self._enrichment.name,
@@ -268,6 +304,7 @@ class _Draft:
                 bytes=packed.bytes,
                 path=self._stem(packed.key),
                 schema_digest=self._enrichment.output.digest,
+                deadline_s=round(self._enrichment.deadline_hours * 3600),
             )
             for packed in self._packer.shards
         ]
@@ -276,6 +313,15 @@ class _Draft:
         """Remove what was written: another run's plan holds."""
         for path in self._written:
             path.unlink(missing_ok=True)
+
+    def _refused_requests(self) -> int | None:
+        """How many requests the smallest shard of the partition had that the provider never had room for."""
+        shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
+        no_room = [shard for shard in shards if shard.state is ShardState.COLLECTED and self._had_no_room(shard)]
+        return min((shard.requests for shard in no_room), default=None)
+
+    def _had_no_room(self, shard: Shard) -> bool:
+        return KIND_OF[self._platform.dialect_of(shard).batch_reason(shard.code)] is FailureKind.CAPACITY
 
     def _documents(self) -> Iterator[pl.DataFrame]:
         store = self._platform.store

@@ -7,13 +7,13 @@ plan ──▶ SUBMIT ──▶ WAIT ──▶ COLLECT ──▶ published: NOTH
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
 from llm_assets.records import Plan, Shard, ShardState
 
-_WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED)
+_WITH_THE_PROVIDER = frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED})
 
 
 class Step(StrEnum):
@@ -31,26 +31,38 @@ def next_step(plan: Plan, shards: Sequence[Shard], now: datetime) -> Step:
 
     Collecting goes before sending: what is paid for is taken home first.
     """
-    if ended_waves(shards):
+    if collectable(shards, now):
         return Step.COLLECT
-    if any(shard.state is ShardState.SUBMITTING for shard in shards):
+    states = {shard.state for shard in shards}
+    if ShardState.SUBMITTING in states:
         return Step.SUBMIT
     planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
     if plan.held and (planned or plan.pending):
         return Step.HELD
-    if any(shard.not_before is None or shard.not_before <= now for shard in planned):
+    if any(_is_due(shard.not_before, now) for shard in planned):
         return Step.SUBMIT
-    if planned or any(shard.state in _WITH_THE_PROVIDER for shard in shards):
+    if planned or states & {ShardState.SUBMITTED, ShardState.ENDED}:
         return Step.WAIT
     if plan.pending:
-        return Step.SUBMIT
+        return Step.SUBMIT if _is_due(plan.not_before, now) else Step.WAIT
     return Step.COLLECT if plan.published_at is None else Step.NOTHING
 
 
-def ended_waves(shards: Iterable[Shard]) -> list[int]:
-    """The waves that can be collected: the provider is done with all that was sent, and there is something."""
+def collectable(shards: Sequence[Shard], now: datetime) -> bool:
+    """Whether it is time to fetch results: of a wave with which the provider is done, or to prove an adopted batch.
+
+    An adopted batch does not wait for its wave: other claims of its size are settled only when it is proven.
+    """
     by_wave: dict[int, set[ShardState]] = defaultdict(set)
     for shard in shards:
         by_wave[shard.wave].add(shard.state)
-    open_states = {ShardState.SUBMITTING, ShardState.SUBMITTED}
-    return sorted(wave for wave, states in by_wave.items() if ShardState.ENDED in states and not states & open_states)
+    return any(
+        shard.state is ShardState.ENDED
+        and _is_due(shard.not_before, now)
+        and (shard.adopted or not by_wave[shard.wave] & _WITH_THE_PROVIDER)
+        for shard in shards
+    )
+
+
+def _is_due(not_before: datetime | None, now: datetime) -> bool:
+    return not_before is None or not_before <= now

@@ -38,8 +38,8 @@ CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
     ShardState.SUBMITTING: lambda ledger: claim_or_disprove(ledger),
     ShardState.SUBMITTED: lambda ledger: ledger.submitted("k", BATCH),
     ShardState.ENDED: lambda ledger: ledger.ended("k", BATCH),
-    ShardState.COLLECTED: lambda ledger: ledger.collected(ledger.shard("k")),
-    ShardState.REJECTED: lambda ledger: ledger.rejected("k", code="", message=""),
+    ShardState.COLLECTED: lambda ledger: ledger.collected(ledger.shard("k"), "results"),
+    ShardState.REJECTED: lambda ledger: ledger.rejected("k", "results", code="", message=""),
 }
 
 
@@ -156,14 +156,16 @@ def test_what_a_settled_plan_says_is_not_written_over_a_newer_one(ledger: Ledger
     newer = replace(PLAN, plan_id="newer")
     ledger.record_plan(newer, [], replaces=PLAN)
     ledger.settle(PLAN, pending=5, held="old news")
-    ledger.published(PLAN)
+    with pytest.raises(PlanConflict), ledger.publishing(PLAN):
+        pytest.fail("an older plan's tables took their places")
     assert ledger.plan("e", "p") == newer
 
 
 def test_published_plans_are_not_open(ledger: Ledger) -> None:
     ledger.record_plan(PLAN, [], replaces=None)
     assert ledger.plans(open_only=True) == [PLAN]
-    ledger.published(PLAN)
+    with ledger.publishing(PLAN):
+        pass
     assert ledger.plans(open_only=True) == []
     assert [plan.published_at for plan in ledger.plans("e")] == [NOW]
 

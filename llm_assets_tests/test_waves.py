@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.waves import Step, ended_waves, next_step
+from llm_assets.waves import Step, next_step
 from llm_assets_tests.samples import NOW, PLAN, SHARD
 
 
@@ -24,7 +24,8 @@ PLANNED, SUBMITTING, SUBMITTED, ENDED, COLLECTED = (
         ShardState.COLLECTED,
     )
 )
-LATER = shard(ShardState.PLANNED, not_before=NOW + timedelta(minutes=1))
+SOON = NOW + timedelta(minutes=1)
+LATER = shard(ShardState.PLANNED, not_before=SOON)
 PUBLISHED = replace(PLAN, published_at=NOW)
 
 
@@ -38,11 +39,16 @@ PUBLISHED = replace(PLAN, published_at=NOW)
         pytest.param(PLAN, [SUBMITTED], Step.WAIT, id="with-the-provider"),
         pytest.param(PLAN, [SUBMITTED, ENDED], Step.WAIT, id="wave-half-ended"),
         pytest.param(PLAN, [ENDED], Step.COLLECT, id="wave-ended"),
+        pytest.param(PLAN, [replace(ENDED, not_before=SOON)], Step.WAIT, id="results-are-looked-for-later"),
+        pytest.param(PLAN, [replace(ENDED, not_before=NOW)], Step.COLLECT, id="results-are-looked-for-now"),
+        pytest.param(PLAN, [SUBMITTING, ENDED], Step.SUBMIT, id="a-claim-of-the-wave-is-open"),
+        pytest.param(PLAN, [SUBMITTING, replace(ENDED, adopted=True)], Step.COLLECT, id="an-adopted-batch-to-prove"),
         pytest.param(PLAN, [ENDED, COLLECTED], Step.COLLECT, id="wave-half-collected"),
         pytest.param(PLAN, [ENDED, LATER], Step.COLLECT, id="ended-while-a-shard-waits-for-room"),
         pytest.param(PLAN, [ENDED, shard(ShardState.SUBMITTED, 2)], Step.COLLECT, id="another-wave-is-on-its-way"),
         pytest.param(PLAN, [], Step.COLLECT, id="all-collected-not-published"),
         pytest.param(replace(PLAN, pending=1), [], Step.SUBMIT, id="next-wave-is-due"),
+        pytest.param(replace(PLAN, pending=1, not_before=SOON), [], Step.WAIT, id="next-wave-waits-for-room"),
         pytest.param(replace(PLAN, pending=1), [SUBMITTED], Step.WAIT, id="next-wave-waits-for-this-one"),
         pytest.param(PUBLISHED, [], Step.NOTHING, id="published"),
         pytest.param(PUBLISHED, [COLLECTED], Step.NOTHING, id="published-and-collected"),
@@ -55,8 +61,3 @@ PUBLISHED = replace(PLAN, published_at=NOW)
 )
 def test_next_step(plan: Plan, shards: list[Shard], expected: Step) -> None:
     assert next_step(plan, shards, NOW) is expected
-
-
-def test_a_wave_has_ended_when_the_provider_is_done_with_all_of_it() -> None:
-    shards = [ENDED, shard(ShardState.ENDED, 2), shard(ShardState.SUBMITTED, 2), shard(ShardState.COLLECTED, 3)]
-    assert ended_waves(shards) == [1]

@@ -65,6 +65,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     keep: Sequence[str] = ()
     limits: Limits | None = None
     failure_rate_max: float = 0.05
+    hold_above: float = 0.5
+    deadline_hours: float = 26
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -101,6 +103,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             keep=tuple(self.keep),
             limits=_limits(self.limits),
             failure_rate_max=self.failure_rate_max,
+            hold_above=self.hold_above,
+            deadline_hours=self.deadline_hours,
             source=source,
         )
 

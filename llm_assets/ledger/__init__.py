@@ -9,7 +9,8 @@ What a request asked and got is not here but in the store's Parquet files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from llm_assets.records import Batch, Plan, Shard, ShardState
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
     ShardState.PLANNED: frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED}),  # released
     ShardState.SUBMITTING: frozenset({ShardState.PLANNED, ShardState.ENDED}),  # claimed; disproved
-    ShardState.SUBMITTED: frozenset({ShardState.SUBMITTING}),
+    ShardState.SUBMITTED: frozenset({ShardState.SUBMITTING, ShardState.PLANNED}),  # given up before its reply came
     ShardState.ENDED: frozenset({ShardState.SUBMITTED}),
     ShardState.COLLECTED: frozenset({ShardState.ENDED}),
     ShardState.REJECTED: frozenset({ShardState.SUBMITTING}),
@@ -91,13 +92,7 @@ class Ledger:
         if replaces is None:
             connection.execute(sa.insert(plans).values(**_values(plan)))
             return
-        current = (
-            _of(plans, plan.enrichment, plan.partition)
-            & (plans.c.plan_id == replaces.plan_id)
-            & (plans.c.wave == replaces.wave)
-            & (plans.c.rounds == replaces.rounds)
-        )
-        changed = connection.execute(sa.update(plans).where(current).values(**_values(plan)))
+        changed = connection.execute(sa.update(plans).where(_current(replaces)).values(**_values(plan)))
         if changed.rowcount != 1:
             raise PlanConflict(_conflict(plan))
 
@@ -107,17 +102,29 @@ class Ledger:
             if connection.execute(sa.delete(shards).where(planned)).rowcount != 1:
                 raise PlanConflict(_conflict(plan))
 
-    def settle(self, plan: Plan, *, pending: int, held: str) -> None:
-        """Record how many requests the next wave is due for; for this plan only. A hold is set here, never lifted."""
-        self._update_plan(plan, pending=pending, **({"held": held} if held else {}))
+    def settle(self, plan: Plan, *, pending: int, held: str, not_before: datetime | None = None) -> None:
+        """Record how many requests the next wave is due for, and from when on; for this plan only.
+
+        A hold is set here, never lifted.
+        """
+        self._update_plan(plan, pending=pending, not_before=not_before, **({"held": held} if held else {}))
 
     def hold(self, plan: Plan, reason: str) -> None:
         """Send nothing more for this plan until somebody acts."""
         self._update_plan(plan, held=reason)
 
-    def published(self, plan: Plan) -> None:
-        """The tables of this plan are in the store."""
-        self._update_plan(plan, pending=0, held="", published_at=self._clock())
+    @contextmanager
+    def publishing(self, plan: Plan) -> Iterator[None]:
+        """Inside, the tables of this plan take their places in the store; at the end it counts as published.
+
+        Nobody else can plan the partition meanwhile. Raises PlanConflict, before anything is in place, when the plan
+        is no longer current.
+        """
+        with self._engine.begin() as connection:
+            done = {"pending": 0, "held": "", "not_before": None, "published_at": self._clock()}
+            if connection.execute(sa.update(plans).where(_current(plan)).values(**done)).rowcount != 1:
+                raise PlanConflict(_conflict(plan))
+            yield
 
     def _update_plan(self, plan: Plan, **changes: Any) -> None:
         this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
@@ -230,36 +237,52 @@ class Ledger:
             ShardState.ENDED,
             of_batch=batch.batch_id,
             not_before=None,
+            missing_since=None,
             ended_at=self._clock(),
             finished=batch.counts.finished,
             code=batch.code,
             message=batch.message,
         )
 
-    def missing(self, shard: Shard, *, until: datetime) -> datetime:
-        """The provider did not know the shard's batch just now. Returns the time until which it may come back."""
+    def missing(self, shard: Shard, message: str) -> datetime:
+        """The provider did not have the shard's batch, or not all of its results. Returns since when that is so."""
+        now = self._clock()
         this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
+        since = sa.func.coalesce(shards.c.missing_since, sa.literal(now, UtcDateTime))
         with self._engine.begin() as connection:
-            connection.execute(sa.update(shards).where(this & shards.c.not_before.is_(None)).values(not_before=until))
-        return self.shard(shard.key).not_before or until
+            connection.execute(sa.update(shards).where(this).values(missing_since=since, message=message))
+        return self.shard(shard.key).missing_since or now
 
     def there(self, shard: Shard) -> None:
-        """The provider knows the shard's batch after all."""
-        if shard.not_before is not None:
-            self._note(shard.key, not_before=None)
+        """The provider has after all what was missing."""
+        if shard.missing_since is not None:
+            self._note(shard.key, missing_since=None, message="")
+
+    def deferred(self, shard: Shard, *, not_before: datetime) -> None:
+        """The results of the shard are to be fetched later."""
+        this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(this).values(not_before=not_before))
+
+    def cancelled(self, shard: Shard) -> None:
+        """The provider was asked to stop working on the shard."""
+        self._note(shard.key, cancelled_at=self._clock())
 
     def vanished(self, shard: Shard, message: str) -> None:
         """The provider does not know the shard's batch any more: it has ended, without results."""
-        facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "code": VANISHED, "message": message}
+        facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "missing_since": None}
+        facts |= {"code": VANISHED, "message": message}
         self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
 
-    def collected(self, shard: Shard) -> None:
-        """Every request of the shard has its outcome in the store."""
-        self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, collected_at=self._clock())
+    def collected(self, shard: Shard, results: str) -> None:
+        """Every request of the shard has its outcome in the store's table `results`."""
+        facts: dict[str, Any] = {"collected_at": self._clock(), "results": results, "adopted": False}
+        self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, **facts)
 
-    def rejected(self, key: str, *, code: str, message: str) -> None:
-        """The provider refused the shard for good, and its outcomes are in the store."""
-        self._advance(key, ShardState.REJECTED, collected_at=self._clock(), code=code, message=message)
+    def rejected(self, key: str, results: str, *, code: str, message: str) -> None:
+        """The provider refused the shard for good, and its outcomes are in the store's table `results`."""
+        facts: dict[str, Any] = {"collected_at": self._clock(), "results": results}
+        self._advance(key, ShardState.REJECTED, code=code, message=message, **facts)
 
     def _advance(self, key: str, to: ShardState, *, of_batch: str | None = None, **facts: Any) -> None:
         allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])
@@ -287,6 +310,12 @@ class Ledger:
 
 def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
     return (table.c.enrichment == enrichment) & (table.c.partition == partition)
+
+
+def _current(plan: Plan) -> sa.ColumnElement[bool]:
+    """The row of a plan, if it is still the partition's and stands as it did."""
+    this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
+    return this & (plans.c.wave == plan.wave) & (plans.c.rounds == plan.rounds)
 
 
 def _values(record: Plan | Shard) -> dict[str, Any]:
