@@ -197,7 +197,8 @@ def _check_complete(batch: Batch, intake: Intake) -> None:
 
 def _is_gone(platform: Platform, shard: Shard, error: ProviderError) -> bool:
     """Whether what was not there now has been missing for so long that it will not come any more."""
-    return platform.clock() >= platform.ledger.missing(shard, str(error)) + platform.missing_tolerance
+    since = platform.ledger.missing(shard, str(error))
+    return platform.clock() >= since + platform.missing_tolerance
 
 
 def _later(platform: Platform, shard: Shard) -> Oddities:

@@ -134,8 +134,8 @@ class Foreground:
             self._materialize(self.target.batches)
         elif step is Step.COLLECT:
             self._materialize(*self.target.tables)
-        else:
-            self._poll()
+        # Whatever the step was: a batch that ends may settle the claim that it waits for.
+        self._poll()
 
     def _poll(self) -> None:
         shards = self.platform.ledger.shards(self.target.enrichment, self.target.partition)

@@ -117,7 +117,8 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget:
         batch = client.batch(shard.batch_id)
     except NotThere as error:
         # Counted from the first time that it was not there: an old batch may be missing for a moment too.
-        if platform.clock() < platform.ledger.missing(shard, str(error)) + platform.missing_tolerance:
+        since = platform.ledger.missing(shard, str(error))
+        if platform.clock() < since + platform.missing_tolerance:
             return
         report.problems += (f"batch {shard.batch_id} has vanished: {error}",)
         with suppress(IllegalTransition):

@@ -1,8 +1,8 @@
 """How tests wire a platform to an emulator, and drive a partition to its end without Dagster."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +20,7 @@ from llm_assets.records import Plan, Reason
 from llm_assets.store import Store
 from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step, next_step
+from llm_assets_tests.emulator_process import Emulator
 
 P = "2026-11-01"
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
@@ -35,6 +36,22 @@ LABELS = Enrichment(
     ),
     max_tokens=64,
 )
+
+
+@dataclass(slots=True)
+class Time:
+    """The platform's clock and the emulator's, moved together."""
+
+    emulator: Emulator
+    offset: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.offset
+
+    def passes(self, **how_long: float) -> None:
+        """Move both clocks; the arguments are timedelta's."""
+        self.offset += timedelta(**how_long)
+        self.emulator.advance_clock(timedelta(**how_long).total_seconds())
 
 
 def labels(provider: str) -> Enrichment:
@@ -76,8 +93,7 @@ def finish(platform: Platform, enrichment: Enrichment, partition: str = P, *, st
             submit(platform, enrichment, partition)
         elif step is Step.COLLECT:
             collect_partition(platform, enrichment, partition)
-        else:
-            poll(platform, platform.ledger.active_shards(), calls_max=25)
+        poll(platform, platform.ledger.active_shards(), calls_max=25)
     return [*taken, step]
 
 

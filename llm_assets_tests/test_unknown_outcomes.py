@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,14 @@ import pytest
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import SystemicError
-from llm_assets.platform import Platform, utc_now
+from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.records import Reason, ShardLimits, ShardState
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
     P,
+    Time,
     enriched,
     failed,
     finish,
@@ -29,21 +30,6 @@ from llm_assets_tests.platforms import (
 )
 
 TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number in range(20)]
-
-
-@dataclass(slots=True)
-class Time:
-    """The platform's clock and the emulator's, moved together."""
-
-    emulator: Emulator
-    offset: timedelta = timedelta()
-
-    def __call__(self) -> datetime:
-        return utc_now() + self.offset
-
-    def passes(self, **how_long: float) -> None:
-        self.offset += timedelta(**how_long)
-        self.emulator.advance_clock(timedelta(**how_long).total_seconds())
 
 
 @pytest.fixture
