@@ -61,7 +61,7 @@ class Stage:
         self.emulator.reset()
         self.emulator.settings(latency_s=schedule.latency_s)
         root = self._folder / f"schedule-{schedule.number}"
-        play = _Play(schedule, self.emulator, root, self._databases.url(schedule.ledger, root))
+        play = _Play(schedule, self.emulator, root, self._databases.url_for(schedule.ledger, root))
         try:
             play.run()
             return play.judged(time.monotonic() - started)

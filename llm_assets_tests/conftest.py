@@ -1,11 +1,13 @@
-"""What most tests stand on: one emulator process, emptied before each test."""
+"""What most tests stand on: one emulator process, emptied before each test; a Postgres where one is wanted."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.postgres import Postgres
 
 # A shared machine may be slow for a second; that is no defect.
 settings.register_profile("project", deadline=None)
@@ -23,3 +25,18 @@ def emulator(running: Emulator) -> Emulator:
     running.reset()
     running.settings(latency_s=0)
     return running
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a ledger that is not there yet, on each database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url()

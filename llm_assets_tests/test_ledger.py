@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,8 @@ BATCH = Batch("batch_1", BatchState.IN_PROGRESS, NOW, BatchCounts(total=2))
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", lambda: NOW)
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    opened = Ledger(ledger_url, lambda: NOW)
     yield opened
     opened.close()
 
@@ -170,11 +169,10 @@ def test_published_plans_are_not_open(ledger: Ledger) -> None:
     assert [plan.published_at for plan in ledger.plans("e")] == [NOW]
 
 
-def test_the_ledger_outlives_its_process(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    first = Ledger(url, lambda: NOW)
+def test_the_ledger_outlives_its_process(ledger_url: str) -> None:
+    first = Ledger(ledger_url, lambda: NOW)
     first.record_plan(PLAN, [SHARD], replaces=None)
     first.close()
-    second = Ledger(url, lambda: NOW)
+    second = Ledger(ledger_url, lambda: NOW)
     assert second.shards("e", "p") == [SHARD]
     second.close()

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from llm_assets.errors import IllegalTransition, PlanConflict
-from llm_assets.ledger.database import connect
-from llm_assets.ledger.tables import UtcDateTime, metadata, plans, shards
+from llm_assets.ledger.database import open_database
+from llm_assets.ledger.tables import UtcDateTime, plans, shards
 from llm_assets.records import Batch, Plan, Shard, ShardState
 
 # From which states a shard may come into each state.
@@ -43,13 +43,13 @@ class Ledger:
     """All that is known about plans and shards, in one database.
 
     `url` is SQLAlchemy's: `sqlite:///path/ledger.db`, `postgresql+psycopg://…`. `clock` gives aware datetimes.
-    Raises IllegalTransition and PlanConflict where somebody else was faster; database errors pass through.
+    Opening it brings its schema up to date (migrations). Raises IllegalTransition and PlanConflict where somebody else
+    was faster; database errors pass through.
     """
 
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
-        self._engine = connect(url)
+        self._engine = open_database(url)
         self._clock = clock
-        metadata.create_all(self._engine)
 
     def close(self) -> None:
         """Give the connections back."""

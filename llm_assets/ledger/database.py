@@ -1,30 +1,109 @@
-"""Connections to the ledger's database: SQLite in a file, or Postgres."""
+"""Connections to the ledger's database: SQLite in a file, or Postgres. Opened, its schema is that of tables.py."""
 
 from __future__ import annotations
 
-from typing import Any
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+
+from llm_assets.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The revision of migrations/versions that this code works with. Compared at every opening; Alembic itself, which
+# takes a tenth of a second to import, is only needed where they differ.
+HEAD = "0002"
+BUSY_SECONDS_MAX = 30
+# The advisory lock under which Postgres ledgers are upgraded: any number that nobody else uses.
+_UPGRADES = 4_773_081_562
 
 
-def connect(url: str) -> sa.Engine:
-    """An engine whose transactions are those that the ledger counts on."""
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_immediate)
+def open_database(url: str) -> sa.Engine:
+    """An engine whose transactions are those that the ledger counts on, its schema brought up to date.
+
+    Raises LedgerError when the database is of a newer version of this code, or cannot be a ledger.
+    """
+    engine = _engine(sa.make_url(url))
+    try:
+        if _revision(engine) != HEAD:
+            _upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    match url.get_backend_name():
+        case "sqlite" if url.database and url.database != ":memory:":
+            engine = sa.create_engine(url)
+            sa.event.listen(engine, "connect", _prepare_sqlite)
+            sa.event.listen(engine, "begin", _begin_immediate)
+            return engine
+        case "postgresql" | "postgres":
+            # Every change is one conditional statement, or locks the row that it read: this level is enough, and unlike
+            # the stricter ones it lets the loser of a race see that it lost.
+            with _driver_expected():
+                url = url.set(drivername="postgresql+psycopg")
+                return sa.create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True)
+    raise LedgerError(
+        f"{url.render_as_string()} cannot be a ledger: expected sqlite:///<path of a file> or "
+        "postgresql://<user>@<host>/<database>"
+    )
+
+
+@contextmanager
+def _driver_expected() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise LedgerError(
+            "the ledger is on Postgres, and its driver psycopg is not installed: pip install 'llm-assets[postgres]'"
+        ) from error
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     # The driver must not open transactions by itself: it would begin them deferred, and a deferred one that
     # wants to write after it has read fails at once instead of waiting for its turn.
     connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 30000")
-    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS_MAX * 1000}")
+    # Of two processes that turn a new file to WAL at the same moment one is refused at once, whatever the timeout.
+    turns = Retrying(
+        retry=retry_if_exception(_is_busy),
+        wait=wait_random(0.001, 0.02),
+        stop=stop_after_delay(BUSY_SECONDS_MAX),
+        reraise=True,
+    )
+    turns(connection.execute, "PRAGMA journal_mode = WAL")
     # The ledger is written before the network is touched: it must be on disk by then.
     connection.execute("PRAGMA synchronous = FULL")
 
 
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    except (sa.exc.OperationalError, sa.exc.ProgrammingError):
+        return None  # no such table; whatever else is wrong shows when the schema is made
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Bring the schema up to date: all of it or nothing, and of several processes one while the others wait."""
+    from llm_assets.ledger import migrations
+
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite's transactions wait for each other anyway
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADES)))
+        migrations.upgrade(connection)

@@ -17,7 +17,10 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        # Postgres gives the zone of the session.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 metadata = sa.MetaData()
@@ -90,3 +93,6 @@ decisions = sa.Table(
     sa.Column("batch_id", sa.Text),
     sa.Column("operator", sa.Text, nullable=False),
 )
+
+# One row, made once: which ledger this is. A store names its ledger by this.
+ledger = sa.Table("ledger", metadata, sa.Column("id", sa.Text, primary_key=True))
