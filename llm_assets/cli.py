@@ -6,8 +6,10 @@ holds one JSON document and nothing else. Exit codes: 0 done, 1 it did not work,
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from llm_assets import console
 from llm_assets.demo import HOST, POLL_SECONDS, ROOT, Demo, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
+from llm_assets.reconciliation import Decision, decide, open_claims
 from llm_assets.status import Outcome, PartitionStatus, outcome, statuses, together, tokens_so_far
 
 app = typer.Typer(
@@ -93,6 +96,34 @@ def status(
     out.print(console.status_table(found))
     for line in console.held_lines(found):
         out.print(line)
+
+
+@app.command()
+def reconcile(
+    shard: Annotated[str | None, typer.Argument(help="Decide about this shard.", show_default=False)] = None,
+    adopt: Annotated[str | None, typer.Option(metavar="BATCH", help="This batch is the shard's.")] = None,
+    resend: Annotated[bool, typer.Option("--resend", help="The provider has nothing of it: send it.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Do not send it again: its requests fail.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the shards that the provider may or may not have, or decide about one of them.
+
+    The sensor settles nearly all by itself. What is decided here is written down in the ledger.
+    """
+    words = [word for word, said in zip(Decision, (adopt, resend, abandon), strict=True) if said]
+    if len(words) > 1 or bool(words) != bool(shard):
+        _complain("name a shard and one of --adopt, --resend and --abandon, or nothing at all to see what is open")
+        raise typer.Exit(_MISUSED)
+    with _platform() as platform, _errors_exit(_FAILED):
+        if shard:
+            decide(platform, shard, words[0], batch_id=adopt, operator=f"{getpass.getuser()}@{socket.gethostname()}")
+        claims = open_claims(platform)
+    if as_json:
+        _print_json({"claims": [asdict(claim) for claim in claims]})
+    elif claims:
+        _console().print(console.claims_table(claims))
+    else:
+        _console().print("No claim is open: the provider has, or has not, all that the ledger says.", markup=False)
 
 
 @app.command()

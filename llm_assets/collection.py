@@ -26,7 +26,6 @@ from llm_assets.errors import (
     LLMAssetsError,
     NotThere,
     PlanConflict,
-    ProviderError,
     SystemicError,
     TransientError,
 )
@@ -136,7 +135,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     try:
         batch = client.batch(shard.batch_id)
     except NotThere as error:
-        if shard.code == VANISHED or _is_gone(platform, shard, error):
+        if shard.code == VANISHED or platform.is_gone(shard, error):
             return _vanished(platform, shard)
         return _later(platform, shard)
     if batch.state is BatchState.IN_PROGRESS:
@@ -146,7 +145,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     try:
         intake = _fetch(platform, client, shard, batch)
     except NotThere as error:
-        if not _is_gone(platform, shard, error):
+        if not platform.is_gone(shard, error):
             return _later(platform, shard)
         return _fail_as_a_whole(platform, shard, Reason.RESULTS_GONE, error.code, str(error))
     if intake is None:
@@ -176,15 +175,10 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
             with attempt, platform.store.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
                 _check_complete(batch, intake)
-    except TransientError as error:
-        platform.ledger.missing(shard, str(error))
-        return None
-    except DownloadIncomplete as error:
+    except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
-        whole = error.code == _SHORT and _is_gone(platform, shard, error)
-        if error.code != _SHORT:
-            platform.ledger.missing(shard, str(error))
-        return intake if whole else None
+        gone = platform.is_gone(shard, error)
+        return intake if gone and error.code == _SHORT else None
     return intake
 
 
@@ -193,12 +187,6 @@ def _check_complete(batch: Batch, intake: Intake) -> None:
     if distinct < batch.counts.finished:
         found = f"results of {distinct} requests, expected {batch.counts.finished}"
         raise DownloadIncomplete(f"batch {batch.batch_id}: {found}", code=_SHORT)
-
-
-def _is_gone(platform: Platform, shard: Shard, error: ProviderError) -> bool:
-    """Whether what was not there now has been missing for so long that it will not come any more."""
-    since = platform.ledger.missing(shard, str(error))
-    return platform.clock() >= since + platform.missing_tolerance
 
 
 def _later(platform: Platform, shard: Shard) -> Oddities:

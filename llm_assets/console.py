@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from llm_assets.reconciliation import OpenClaim
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
 
@@ -63,6 +64,26 @@ def status_table(statuses: Sequence[PartitionStatus]) -> Table:
     if len(statuses) > 1:
         found.add_section()
         found.add_row(*_total_cells(statuses), style="bold")
+    return found
+
+
+def claims_table(claims: Sequence[OpenClaim]) -> Table:
+    """A row for each batch that an open claim may be in, or one that says why there is none."""
+    found = table()
+    for name in ("shard", "enrichment", "partition"):
+        found.add_column(name, no_wrap=True)
+    found.add_column("requests", justify="right", no_wrap=True)
+    found.add_column("claimed (UTC)", no_wrap=True)
+    found.add_column("candidate", no_wrap=True)
+    found.add_column("evidence", overflow="fold")
+    for claim in claims:
+        shard = claim.shard
+        facts = [shard.key, shard.enrichment, shard.partition, number(shard.requests), moment(shard.claimed_at)]
+        for candidate in claim.candidates:
+            found.add_row(*facts, candidate.batch.batch_id, candidate.evidence)
+            facts = [""] * len(facts)
+        if not claim.candidates:
+            found.add_row(*facts, Text("none", "yellow"), claim.problem or shard.message)
     return found
 
 

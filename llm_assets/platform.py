@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from llm_assets.errors import SystemicError
+from llm_assets.errors import ProviderError, SystemicError
 from llm_assets.ledger import Ledger
 from llm_assets.providers import Client, Credentials, Dialect, get_provider
 from llm_assets.records import Shard
@@ -91,6 +91,11 @@ class Platform:
         for client in self._clients.values():
             client.close()
         self.ledger.close()
+
+    def is_gone(self, shard: Shard, error: ProviderError) -> bool:
+        """Whether what was not there just now has been missing for so long that it will not come any more."""
+        since = self.ledger.missing(shard, str(error), forgotten_after=self.missing_tolerance)
+        return self.clock() >= since + self.missing_tolerance
 
     def dialect(self, provider: str, endpoint: str | None) -> Dialect:
         """How this provider's requests and results are written."""

@@ -9,15 +9,19 @@ another claim of the same size may have adopted in error, and the visibility del
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
-from llm_assets.errors import IllegalTransition
+from llm_assets.answers import read_lines, same_outcome
+from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, SystemicError
+from llm_assets.history import sent_fingerprints
 from llm_assets.platform import Platform, is_dead
 from llm_assets.providers import Client
-from llm_assets.records import Batch, Shard, ShardState
+from llm_assets.records import Batch, BatchState, Reason, Shard, ShardState
+from llm_assets.shards import fingerprint_of
 
 # How far the provider's clock and ours may be apart.
 CLOCK_SKEW = timedelta(hours=2)
@@ -62,15 +66,18 @@ def verdict(
     `rivals` whether a claim of the same size holds a batch that it has not proven yet. Pure.
     """
     assert shard.claimed_at is not None
-    ours = [b for b in batches if b.batch_id not in taken and b.batch_id not in shard.past_batches]
-    if stamped:
-        candidates = [batch for batch in ours if batch.stamp == shard.key]
-    else:
-        candidates = [b for b in ours if b.counts.total == shard.requests and _of_this_claim(shard, b)]
-    if candidates:
-        return Adopt(candidates[-1])
+    if found := candidates(shard, batches, taken, stamped=stamped):
+        return Adopt(found[-1])
     may_appear_until = max(shard.claimed_at + visibility_delay, shard.not_before or shard.claimed_at)
     return Release() if now >= may_appear_until and not rivals else Wait()
+
+
+def candidates(shard: Shard, batches: Iterable[Batch], taken: Collection[str], *, stamped: bool) -> list[Batch]:
+    """The batches that a claim may be in, in the order given. Pure; see `verdict`."""
+    ours = [b for b in batches if b.batch_id not in taken and b.batch_id not in shard.past_batches]
+    if stamped:
+        return [batch for batch in ours if batch.stamp == shard.key]
+    return [batch for batch in ours if batch.counts.total == shard.requests and _of_this_claim(shard, batch)]
 
 
 def _of_this_claim(shard: Shard, batch: Batch) -> bool:
@@ -92,6 +99,138 @@ def reconcile_partition(platform: Platform, enrichment: str, partition: str) -> 
     return [_reconcile(platform, platform.ledger.shard(shard.key)) for shard in unfinished]
 
 
+# -- what an operator decides
+
+
+class Decision(StrEnum):
+    """An operator's word about a claim whose outcome is unknown."""
+
+    ADOPT = "adopt"  # this batch is the shard's
+    RESEND = "resend"  # the provider has nothing of it: send it
+    ABANDON = "abandon"  # do not send it again: its requests fail
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A batch that may be a claim's, and what speaks for it or against it."""
+
+    batch: Batch
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenClaim:
+    """A shard whose outcome is unknown, and the batches that it may be in.
+
+    `problem` says why the provider could not be asked, else it is empty.
+    """
+
+    shard: Shard
+    candidates: tuple[Candidate, ...] = ()
+    problem: str = ""
+
+
+def open_claims(platform: Platform) -> list[OpenClaim]:
+    """All shards whose outcome is unknown, with their candidates. Changes nothing."""
+    return [_open_claim(platform, shard) for shard in platform.ledger.unfinished_claims()]
+
+
+def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | None, operator: str) -> None:
+    """Do what an operator says about a claim, and write down who said so.
+
+    Raises LLMAssetsError, and changes nothing, when the claim is not open, its run may be alive, or what the provider
+    says speaks against it.
+    """
+    shard = next((shard for shard in platform.ledger.unfinished_claims() if shard.key == key), None)
+    if shard is None:
+        raise LedgerError(f"no claim of shard {key!r} is open; `llm-assets reconcile` lists those that are")
+    if not _is_ours_to_settle(platform, shard):
+        raise LedgerError(f"the run that claimed shard {key} ({shard.owner}) is alive: wait for its end, or stop it")
+    client = _client_of(platform, shard)
+    if decision is Decision.ADOPT:
+        batch = client.batch(batch_id or "")
+        _check_adoption(platform, shard, batch)
+        platform.ledger.decided(key, decision, batch_id=batch.batch_id, operator=operator)
+        platform.ledger.submitted(key, batch, adopted=not platform.dialect_of(shard).carries_stamp)
+    elif decision is Decision.RESEND:
+        _check_no_proof(platform, shard, client)
+        platform.ledger.decided(key, decision, batch_id=None, operator=operator)
+        platform.ledger.released(key, message=f"{operator} said that the provider has no batch of this claim")
+    else:
+        platform.ledger.decided(key, decision, batch_id=None, operator=operator)
+        _abandon(platform, shard, operator)
+
+
+def _open_claim(platform: Platform, shard: Shard) -> OpenClaim:
+    try:
+        client = _client_of(platform, shard)
+        batches = _batches_since(client, shard)
+        stamped = platform.dialect_of(shard).carries_stamp
+        found = candidates(shard, batches, (), stamped=stamped)
+        return OpenClaim(shard, tuple(Candidate(batch, _evidence(platform, client, shard, batch)) for batch in found))
+    except LLMAssetsError as error:
+        return OpenClaim(shard, problem=str(error))
+
+
+def _evidence(platform: Platform, client: Client, shard: Shard, batch: Batch) -> str:
+    if platform.dialect_of(shard).carries_stamp:
+        return "carries the shard's stamp"
+    if platform.ledger.known_batches([batch.batch_id]):
+        return "belongs to another shard"
+    if batch.state is not BatchState.ENDED:
+        return "same size and time; its results will tell"
+    return "its results are this shard's" if _answers(platform, client, shard, batch) else "its results are others'"
+
+
+def _answers(platform: Platform, client: Client, shard: Shard, batch: Batch) -> bool:
+    """Whether the results of a batch answer this shard. One line tells: a batch is one shard."""
+    dialect = platform.dialect_of(shard)
+    with platform.store.scratch() as folder:
+        for line in read_lines(client.download(batch, folder)):
+            with suppress(ValueError):
+                return fingerprint_of(dialect.result(line).custom_id, shard.key) is not None
+    return False
+
+
+def _check_adoption(platform: Platform, shard: Shard, batch: Batch) -> None:
+    if platform.ledger.known_batches([batch.batch_id]):
+        raise LedgerError(f"batch {batch.batch_id} belongs to another shard; nothing was changed")
+    if platform.dialect_of(shard).carries_stamp and batch.stamp != shard.key:
+        raise LedgerError(f"batch {batch.batch_id} carries the stamp {batch.stamp!r}, not {shard.key!r}")
+    if batch.counts.total not in (0, shard.requests):
+        raise LedgerError(f"batch {batch.batch_id} has {batch.counts.total:,} requests, the shard {shard.requests:,}")
+
+
+def _check_no_proof(platform: Platform, shard: Shard, client: Client) -> None:
+    """Sending again what the provider certainly has is no decision but a mistake."""
+    if not platform.dialect_of(shard).carries_stamp:
+        return
+    for batch in candidates(shard, _batches_since(client, shard), (), stamped=True):
+        raise LedgerError(f"batch {batch.batch_id} carries the stamp of shard {shard.key}: adopt it; nothing was sent")
+
+
+def _abandon(platform: Platform, shard: Shard, operator: str) -> None:
+    message = f"{operator} gave up the batch that this was sent in"
+    table = same_outcome(sent_fingerprints(platform.store, shard), Reason.ABANDONED, "abandoned", message, shard.wave)
+    results = platform.store.new_results(shard, platform.new_key())
+    platform.store.write(results, table)
+    platform.ledger.rejected(shard.key, results, code="abandoned", message=message)
+
+
+def _client_of(platform: Platform, shard: Shard) -> Client:
+    client = platform.client(shard.provider, shard.endpoint)
+    if client.account != shard.account:
+        raise SystemicError(
+            f"claimed with account {shard.account}, the key that is set now is of account {client.account}; "
+            "set the former key again to find out whether the batch exists",
+            code="other_account",
+        )
+    return client
+
+
+# -- the parts of both
+
+
 def _is_ours_to_settle(platform: Platform, shard: Shard) -> bool:
     if shard.owner == platform.owner:
         return True
@@ -100,15 +239,10 @@ def _is_ours_to_settle(platform: Platform, shard: Shard) -> bool:
 
 
 def _reconcile(platform: Platform, shard: Shard) -> Verdict:
-    client = platform.client(shard.provider, shard.endpoint)
-    if client.account != shard.account:
-        return _unsettled(
-            platform,
-            shard,
-            Wait(),
-            f"claimed with account {shard.account}, the key that is set now is of account {client.account}; "
-            "set the former key again to find out whether the batch exists",
-        )
+    try:
+        client = _client_of(platform, shard)
+    except SystemicError as error:
+        return _unsettled(platform, shard, Wait(), str(error))
     batches = _batches_since(client, shard)
     taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
     stamped = platform.dialect_of(shard).carries_stamp

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     DOCUMENT_TOO_LARGE = "document_too_large"
     EMPTY_DOCUMENT = "empty_document"
     PROMPT_FAILED = "prompt_failed"
+    ABANDONED = "abandoned"  # nobody knows what became of it, and an operator gave it up
     # Anything that no table knows
     UNKNOWN = "unknown"
 
@@ -243,7 +244,8 @@ class Shard:
     carries any. `path` names the shard's folder-and-stem in the store, from which its files' names derive.
     `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
     size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
-    submission is cancelled (`cancelled_at`). `missing_since` is when the provider first did not have what it should;
+    submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
+    not have what it should;
     `schema_digest` names the output schema that the answers were asked for, `results` the table that holds them once
     collected, and `swept_at` is when what is not kept for longer was deleted.
     """
@@ -273,6 +275,7 @@ class Shard:
     deadline_s: int | None = None
     cancelled_at: datetime | None = None
     missing_since: datetime | None = None
+    missing_at: datetime | None = None
     schema_digest: str = ""
     results: str = ""
     swept_at: datetime | None = None

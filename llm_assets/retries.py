@@ -37,6 +37,7 @@ KIND_OF: dict[Reason, FailureKind] = {
     Reason.DOCUMENT_TOO_LARGE: FailureKind.PERMANENT,
     Reason.EMPTY_DOCUMENT: FailureKind.PERMANENT,
     Reason.PROMPT_FAILED: FailureKind.PERMANENT,
+    Reason.ABANDONED: FailureKind.PERMANENT,
 }
 _KIND_NAMES = {reason.value: kind.value for reason, kind in KIND_OF.items()}
 # Whose fault it was not: these do not use up a request's attempts.

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
-from llm_assets.ledger.tables import UtcDateTime, plans, shards
+from llm_assets.ledger.tables import UtcDateTime, decisions, plans, shards
 from llm_assets.records import Batch, Plan, Shard, ShardState
 
 # From which states a shard may come into each state.
@@ -144,6 +144,10 @@ class Ledger:
         """All shards of a partition, in the order of waves."""
         return self._rows(shards, Shard, _of(shards, enrichment, partition))
 
+    def unfinished_claims(self) -> list[Shard]:
+        """The shards of all partitions whose outcome is not known."""
+        return self._rows(shards, Shard, shards.c.state == ShardState.SUBMITTING)
+
     def active_shards(self) -> list[Shard]:
         """The shards of all partitions that are not done, oldest first."""
         return self._rows(shards, Shard, shards.c.state.in_(ACTIVE))
@@ -238,25 +242,31 @@ class Ledger:
             of_batch=batch.batch_id,
             not_before=None,
             missing_since=None,
+            missing_at=None,
             ended_at=self._clock(),
             finished=batch.counts.finished,
             code=batch.code,
             message=batch.message,
         )
 
-    def missing(self, shard: Shard, message: str) -> datetime:
-        """The provider did not have the shard's batch, or not all of its results. Returns since when that is so."""
+    def missing(self, shard: Shard, message: str, *, forgotten_after: timedelta) -> datetime:
+        """The provider did not have the shard's batch, or not all of its results. Returns since when that is so.
+
+        Only looks in a row count: when the last one is longer ago than `forgotten_after`, they begin anew.
+        """
         now = self._clock()
         this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
-        since = sa.func.coalesce(shards.c.missing_since, sa.literal(now, UtcDateTime))
+        in_a_row = shards.c.missing_at >= sa.literal(now - forgotten_after, UtcDateTime)
+        since = sa.case((in_a_row, shards.c.missing_since), else_=sa.literal(now, UtcDateTime))
+        facts = {"missing_since": since, "missing_at": now, "message": message}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(shards).where(this).values(missing_since=since, message=message))
+            connection.execute(sa.update(shards).where(this).values(**facts))
         return self.shard(shard.key).missing_since or now
 
     def there(self, shard: Shard) -> None:
         """The provider has after all what was missing."""
         if shard.missing_since is not None:
-            self._note(shard.key, missing_since=None, message="")
+            self._note(shard.key, missing_since=None, missing_at=None, message="")
 
     def deferred(self, shard: Shard, *, not_before: datetime) -> None:
         """The results of the shard are to be fetched later."""
@@ -270,8 +280,8 @@ class Ledger:
 
     def vanished(self, shard: Shard, message: str) -> None:
         """The provider does not know the shard's batch any more: it has ended, without results."""
-        facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "missing_since": None}
-        facts |= {"code": VANISHED, "message": message}
+        facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "code": VANISHED, "message": message}
+        facts |= {"missing_since": None, "missing_at": None}
         self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
 
     def collected(self, shard: Shard, results: str) -> None:
@@ -283,6 +293,21 @@ class Ledger:
         """The provider refused the shard for good, and its outcomes are in the store's table `results`."""
         facts: dict[str, Any] = {"collected_at": self._clock(), "results": results}
         self._advance(key, ShardState.REJECTED, code=code, message=message, **facts)
+
+    # -- operators
+
+    def decided(self, key: str, decision: str, *, batch_id: str | None, operator: str) -> None:
+        """Write down what somebody decided about a shard, before it is done."""
+        row = {"key": key, "decision": decision, "batch_id": batch_id, "operator": operator}
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(decisions).values(decided_at=self._clock(), **row))
+
+    def decisions(self, key: str) -> list[tuple[datetime, str, str | None, str]]:
+        """What was decided about a shard, in order: when, what, for which batch, by whom."""
+        columns = (decisions.c.decided_at, decisions.c.decision, decisions.c.batch_id, decisions.c.operator)
+        query = sa.select(*columns).where(decisions.c.key == key).order_by(decisions.c.number)
+        with self._engine.connect() as connection:
+            return [(at, decision, batch, who) for at, decision, batch, who in connection.execute(query)]
 
     def _advance(self, key: str, to: ShardState, *, of_batch: str | None = None, **facts: Any) -> None:
         allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])

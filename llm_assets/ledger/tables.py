@@ -73,6 +73,7 @@ shards = sa.Table(
     sa.Column("deadline_s", sa.BigInteger),
     sa.Column("cancelled_at", UtcDateTime),
     sa.Column("missing_since", UtcDateTime),
+    sa.Column("missing_at", UtcDateTime),
     sa.Column("schema_digest", sa.Text, nullable=False, server_default=""),
     sa.Column("results", sa.Text, nullable=False, server_default=""),
     sa.Column("swept_at", UtcDateTime),
