@@ -56,8 +56,13 @@ class Settings:
         )
 
 
+def new_owner() -> str:
+    """A name for the owner of claims that nobody else ever has: host, process id, and 16 random digits."""
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(8)}"
+
+
 def this_process() -> str:
-    """A name for this process that no other has: host, process id, and when it started."""
+    """A name for this process that no other of this host has: host, process id, and when it started."""
     return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
 
 
@@ -65,7 +70,7 @@ def this_process() -> str:
 class Platform:
     """What submission, polling and collection act through.
 
-    `owner` names this process in claims. `visibility_delay` is how long a batch may be missing from a provider's
+    `owner` names this platform in claims. `visibility_delay` is how long a batch may be missing from a provider's
     list after it was created; an unknown outcome is not taken for "nothing was created" before. `missing_tolerance` is
     how long what must be there (a batch, its results, some of them) may be missing before it counts as gone.
     """
@@ -75,7 +80,7 @@ class Platform:
     credentials: Mapping[str, Credentials] = field(repr=False)
     clock: Callable[[], datetime] = utc_now
     new_key: Callable[[], str] = new_key
-    owner: str = field(default_factory=this_process)
+    owner: str = field(default_factory=new_owner)
     visibility_delay: timedelta = timedelta(minutes=2)
     missing_tolerance: timedelta = timedelta(minutes=15)
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)

@@ -18,7 +18,7 @@ from enum import StrEnum
 from llm_assets.answers import read_lines, same_outcome
 from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, SystemicError
 from llm_assets.history import sent_fingerprints
-from llm_assets.platform import Platform, is_dead
+from llm_assets.platform import Platform
 from llm_assets.providers import Client
 from llm_assets.records import Batch, BatchState, Reason, Shard, ShardState
 from llm_assets.shards import fingerprint_of
@@ -234,8 +234,9 @@ def _client_of(platform: Platform, shard: Shard) -> Client:
 def _is_ours_to_settle(platform: Platform, shard: Shard) -> bool:
     if shard.owner == platform.owner:
         return True
-    patience = platform.clock() + platform.visibility_delay
-    return is_dead(shard.owner) and platform.ledger.take_over(shard, platform.owner, not_before=patience)
+    ledger = platform.ledger
+    patience = platform.clock() + ledger.lingers + platform.visibility_delay
+    return ledger.is_gone(shard.owner) and ledger.take_over(shard, platform.owner, not_before=patience)
 
 
 def _reconcile(platform: Platform, shard: Shard) -> Verdict:

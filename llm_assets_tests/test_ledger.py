@@ -132,6 +132,24 @@ def test_a_withdrawn_shard_is_gone(ledger: Ledger) -> None:
     assert ledger.shards("e", "p") == []
 
 
+def test_a_shard_that_another_run_withdrew_can_neither_be_claimed_nor_submitted(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    ledger.record_plan(replace(PLAN, plan_id="new"), [], replaces=PLAN, withdraws=["k"])
+    assert not claim(ledger)
+    with pytest.raises(IllegalTransition, match="it is withdrawn"):
+        ledger.submitted("k", BATCH)
+
+
+def test_of_two_claims_that_adopt_one_batch_the_second_learns_that_it_is_taken(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD, replace(SHARD, key="l")], replaces=None)
+    assert claim(ledger)
+    assert claim(ledger, "l")
+    ledger.submitted("k", BATCH, adopted=True)
+    with pytest.raises(IllegalTransition, match="batch batch_1 is another shard's"):
+        ledger.submitted("l", BATCH, adopted=True)
+    assert ledger.shard("l").state is ShardState.SUBMITTING
+
+
 def test_a_released_shard_remembers_the_batch_that_was_not_its_own(ledger: Ledger) -> None:
     ledger.record_plan(PLAN, [SHARD], replaces=None)
     claim(ledger)

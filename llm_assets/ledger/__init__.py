@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
+from llm_assets.ledger.presence import presence_of
 from llm_assets.ledger.tables import UtcDateTime, decisions, plans, shards
 from llm_assets.records import Batch, Plan, Shard, ShardState
 
@@ -50,9 +51,11 @@ class Ledger:
     def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
         self._engine = open_database(url)
         self._clock = clock
+        self._presence = presence_of(self._engine)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back. Who made claims through this ledger is gone from now on."""
+        self._presence.close()
         self._engine.dispose()
 
     # -- plans
@@ -158,8 +161,21 @@ class Ledger:
         with self._engine.connect() as connection:
             return frozenset(connection.execute(query).scalars())
 
+    def is_gone(self, owner: str) -> bool:
+        """Whether this owner of claims is proven to be gone: its process died, or closed its ledger."""
+        return self._presence.is_gone(owner)
+
+    @property
+    def lingers(self) -> timedelta:
+        """How long an owner who is gone may still be sending: its proof may be a broken connection only."""
+        return self._presence.lingers
+
     def claim(self, key: str, *, owner: str, account: str) -> bool:
-        """Take a planned shard for sending with this account. False when somebody else was faster."""
+        """Take a planned shard for sending with this account. False when somebody else was faster.
+
+        The owner's name must be nobody else's, ever: while this ledger is open it is known to be at work.
+        """
+        self._presence.enter(owner)
         claim: dict[str, Any] = {"owner": owner, "account": account, "claimed_at": self._clock(), "not_before": None}
         claim |= {"code": "", "message": ""}
         try:
@@ -174,6 +190,7 @@ class Ledger:
         Nobody knows when the dead owner's call was made: it is not given up before `not_before`, unless an earlier
         heir has set a time.
         """
+        self._presence.enter(owner)
         theirs = (
             (shards.c.key == shard.key) & (shards.c.state == ShardState.SUBMITTING) & (shards.c.owner == shard.owner)
         )
@@ -202,9 +219,9 @@ class Ledger:
 
     def disproved(self, shard: Shard, owner: str, *, not_before: datetime) -> None:
         """The adopted batch is not the shard's: its outcome is as unknown as before, and not given up before a time."""
-        past = [*shard.past_batches, shard.batch_id]
-        facts: dict[str, Any] = {"owner": owner, "batch_id": None, "past_batches": past, "adopted": False}
-        self._advance(shard.key, ShardState.SUBMITTING, of_batch=shard.batch_id, not_before=not_before, **facts)
+        self._presence.enter(owner)
+        facts: dict[str, Any] = {"owner": owner, "adopted": False, "not_before": not_before}
+        self._advance(shard.key, ShardState.SUBMITTING, of_batch=shard.batch_id, leaves_batch=True, **facts)
 
     def released(
         self,
@@ -216,19 +233,8 @@ class Ledger:
         not_before: datetime | None = None,
     ) -> None:
         """Nothing of this shard is at the provider (any more): it is to be sent, not before a time."""
-        shard = self.shard(key)
-        past = [*shard.past_batches, *([shard.batch_id] if shard.batch_id else [])]
-        self._advance(
-            key,
-            ShardState.PLANNED,
-            of_batch=of_batch,
-            owner="",
-            batch_id=None,
-            past_batches=past,
-            not_before=not_before,
-            code=code,
-            message=message,
-        )
+        facts: dict[str, Any] = {"owner": "", "not_before": not_before, "code": code, "message": message}
+        self._advance(key, ShardState.PLANNED, of_batch=of_batch, leaves_batch=True, **facts)
 
     def forget_staged(self, key: str) -> None:
         """The staged file is of no use: the next claim uploads again."""
@@ -309,18 +315,25 @@ class Ledger:
         with self._engine.connect() as connection:
             return [(at, decision, batch, who) for at, decision, batch, who in connection.execute(query)]
 
-    def _advance(self, key: str, to: ShardState, *, of_batch: str | None = None, **facts: Any) -> None:
-        allowed = (shards.c.key == key) & shards.c.state.in_(TRANSITIONS[to])
-        if to is ShardState.SUBMITTING:
-            # Two ways lead here, and a claim must not take the other's.
-            allowed &= shards.c.state == (ShardState.PLANNED if of_batch is None else ShardState.ENDED)
-        if of_batch is not None:
-            # What was read of one batch must not change a shard that was sent again in another meanwhile.
-            allowed &= shards.c.batch_id == of_batch
-        with self._engine.begin() as connection:
-            changed = connection.execute(sa.update(shards).where(allowed).values(state=to, **facts))
-        if changed.rowcount != 1:
-            raise IllegalTransition(f"shard {key} cannot become {to}: it is {self.shard(key).state}")
+    def _advance(
+        self, key: str, to: ShardState, *, of_batch: str | None = None, leaves_batch: bool = False, **facts: Any
+    ) -> None:
+        this = shards.c.key == key
+        try:
+            with self._engine.begin() as connection:
+                row = connection.execute(sa.select(shards).where(this).with_for_update()).mappings().one_or_none()
+                if row is None:
+                    raise IllegalTransition(f"shard {key} cannot become {to}: it is withdrawn")
+                now = _record(Shard, dict(row))
+                if not _may_become(to, now, of_batch):
+                    raise IllegalTransition(f"shard {key} cannot become {to}: it is {now.state}")
+                if leaves_batch:
+                    past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
+                    facts |= {"batch_id": None, "past_batches": past}
+                connection.execute(sa.update(shards).where(this).values(state=to, **facts))
+        except sa.exc.IntegrityError as error:
+            batch_id = facts.get("batch_id")
+            raise IllegalTransition(f"shard {key} cannot become {to}: batch {batch_id} is another shard's") from error
 
     def _note(self, key: str, **facts: Any) -> None:
         with self._engine.begin() as connection:
@@ -341,6 +354,13 @@ def _current(plan: Plan) -> sa.ColumnElement[bool]:
     """The row of a plan, if it is still the partition's and stands as it did."""
     this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
     return this & (plans.c.wave == plan.wave) & (plans.c.rounds == plan.rounds)
+
+
+def _may_become(to: ShardState, shard: Shard, of_batch: str | None) -> bool:
+    if to is ShardState.SUBMITTING and (shard.state is ShardState.PLANNED) is not (of_batch is None):
+        return False  # two ways lead here, and a claim must not take the other's
+    # What was read of one batch must not change a shard that was sent again in another meanwhile.
+    return shard.state in TRANSITIONS[to] and of_batch in (None, shard.batch_id)
 
 
 def _values(record: Plan | Shard) -> dict[str, Any]:
