@@ -24,6 +24,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.errors import (
     CapacityError,
     IllegalTransition,
+    NotThere,
     OutcomeUnknown,
     PlanConflict,
     ProviderError,
@@ -166,7 +167,7 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
         return sent
     file = platform.store.local(_file(platform, shard))
     try:
-        staged = shard.staged_id or client.stage(file)
+        staged = shard.staged_id or _left_behind(client, shard, file) or client.stage(file)
         if staged:
             platform.ledger.staged(shard.key, staged)
         batch = client.create(file, staged=staged, stamp=shard.key)
@@ -190,6 +191,15 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
         requests=sent.requests + shard.requests,
         bytes=sent.bytes + shard.bytes,
     )
+
+
+def _left_behind(client: Client, shard: Shard, file: Path) -> str | None:
+    """What a former claim uploaded without living to write it down: nobody else would ever use or remove it."""
+    if shard.claimed_at is None or shard.code == FILE_NOT_VISIBLE:
+        return None  # there was no claim, or its file is known to be of no use
+    with suppress(NotThere, RequestRejected):  # a server that does not list files
+        return client.find_staged(file.name)
+    return None
 
 
 def _record(platform: Platform, client: Client, shard: Shard, batch: Batch) -> None:

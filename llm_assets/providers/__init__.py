@@ -61,6 +61,10 @@ class Client(Protocol):
         """Upload what `create` refers to; free and repeatable. None where there is nothing to stage."""
         ...
 
+    def find_staged(self, name: str) -> str | None:
+        """What `stage` gave for the file of this name, when that reply never came; None when there is nothing."""
+        ...
+
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
         """Create the paid batch: exactly one POST. OutcomeUnknown when the reply did not arrive.
 
@@ -82,6 +86,10 @@ class Client(Protocol):
 
     def cancel(self, batch_id: str) -> None:
         """Ask for cancellation; finished rows are kept (and billed)."""
+        ...
+
+    def forget(self, batch: Batch | None, *, staged: str | None) -> None:
+        """Delete what the provider keeps of an ended batch and of its staged file; already gone is success."""
         ...
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ The wire is that of API version 2026-10-21, over the official SDK and its own HT
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -257,6 +257,10 @@ class AnthropicClient:
         """Nothing to do: the shard goes along with `create`."""
         return None
 
+    def find_staged(self, name: str) -> str | None:
+        """None: nothing is ever staged."""
+        return None
+
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
         """POST the shard file as it is, streamed. Anthropic takes no stamp.
 
@@ -302,6 +306,14 @@ class AnthropicClient:
         """Ask for cancellation; finished rows are kept (and billed)."""
         with _asking("cancel", Effect.READ):
             self._sdk.messages.batches.cancel(batch_id)
+
+    def forget(self, batch: Batch | None, *, staged: str | None) -> None:
+        """Delete the batch with its results; Anthropic would keep the results for 29 days."""
+        if batch is None:
+            return
+        with suppress(NotThere), _asking("forget", Effect.READ):
+            if self._sdk.messages.batches.delete(batch.batch_id).type != "message_batch_deleted":
+                raise ValueError("not deleted")
 
     def _stream(self, url: str) -> httpx2.Response:
         """An open reply, nothing of its body read. Redirects stay off: they could lead to another host."""

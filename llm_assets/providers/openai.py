@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from openai import APIStatusError, OpenAI, OpenAIError, RequestOptions, omit
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
 
-from llm_assets.errors import CapacityError, ProviderError
+from llm_assets.errors import CapacityError, NotThere, ProviderError
 from llm_assets.providers import FILE_NOT_VISIBLE, Client, Credentials, Dialect, Provider
 from llm_assets.providers.bodies import (
     Json,
@@ -79,6 +79,9 @@ RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
 ENDPOINTS = (RESPONSES, CHAT)
 STAMP_KEY = "llm_assets_submission"
+# How far `find_staged` looks back: 10,000 files, which is days of uploads.
+_FILE_PAGES_MAX = 10
+_FILES_A_PAGE = 1_000
 
 # What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
 # looked up first, then its status, then its type, as most errors share the type `invalid_request_error`.
@@ -414,6 +417,22 @@ class OpenAIClient:
                 raise ValueError("no file object")
             return upload.id
 
+    def find_staged(self, name: str) -> str | None:
+        """The id of the uploaded file of this name, by listing; None when it is not among the newest."""
+        cursor: str | None = None
+        for _ in range(_FILE_PAGES_MAX):
+            with _asking("find_staged", Effect.READ):
+                page = self._sdk.files.list(purpose="batch", order="desc", limit=_FILES_A_PAGE, after=cursor or omit)
+                found = _files(page)
+                more = page.has_more is not False
+            for file_id, filename in found:
+                if filename == name:
+                    return file_id
+            if not (found and more):
+                return None
+            cursor = found[-1][0]
+        return None
+
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
         """Create the batch of a staged file, the stamp in its metadata.
 
@@ -455,6 +474,15 @@ class OpenAIClient:
         with _asking("cancel", Effect.READ):
             self._sdk.batches.cancel(batch_id)
 
+    def forget(self, batch: Batch | None, *, staged: str | None) -> None:
+        """Delete the input file and what came back; OpenAI would keep them for 30 days. Batches cannot be deleted."""
+        for file_id in (staged, *(batch.outputs if batch else ())):
+            if file_id is None:
+                continue
+            with suppress(NotThere), _asking("forget", Effect.READ):
+                if self._sdk.files.delete(file_id).deleted is not True:
+                    raise ValueError("not deleted")
+
     def _fetch(self, file_id: str, folder: Path) -> Path:
         files = self._sdk.files.with_streaming_response
         with (
@@ -462,6 +490,14 @@ class OpenAIClient:
             files.content(file_id, timeout=DOWNLOAD_TIMEOUT) as reply,
         ):
             return save(Call(NAME, "download", Effect.READ), reply.iter_bytes(), folder, file_id)
+
+
+def _files(reply: object) -> list[tuple[str, str]]:
+    """Ids and names of a page of files. Raises ValueError for what is none."""
+    data = getattr(reply, "data", None)
+    if not isinstance(data, list):
+        raise ValueError("no list")
+    return [(one.id, one.filename) for one in data]
 
 
 def _page(reply: object) -> BatchPage:

@@ -625,3 +625,93 @@ def test_cancel(server: Server, connect: Callable[[str], Client], provider: str)
     (asked,) = server.asked
     assert asked.method == "POST"
     assert asked.path.endswith("/batches/b1/cancel")
+
+
+# -- what is left behind
+
+
+@pytest.mark.parametrize(
+    ("provider", "deleted"),
+    [("anthropic", ["/v1/messages/batches/b1"]), ("openai", ["/v1/files/in", "/v1/files/out", "/v1/files/err"])],
+)
+@pytest.mark.parametrize("gone", [False, True], ids=["there", "gone already"])
+def test_all_that_the_provider_keeps_is_deleted_once(
+    server: Server, connect: Callable[[str], Client], provider: str, deleted: list[str], gone: bool
+) -> None:
+    done = {"id": "x", "type": "message_batch_deleted", "object": "file", "deleted": True}
+    server.will(told(provider, 404) if gone else json_reply(done))
+    connect(provider).forget(
+        Batch("b1", BatchState.ENDED, CREATED, BatchCounts(1), outputs=("out", "err")), staged="in"
+    )
+    assert [(asked.method, asked.path) for asked in server.asked] == [("DELETE", path) for path in deleted]
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_without_a_batch_only_the_staged_file_is_deleted(
+    server: Server, connect: Callable[[str], Client], provider: str
+) -> None:
+    server.will(json_reply({"id": "in", "object": "file", "deleted": True}))
+    connect(provider).forget(None, staged="in")
+    connect(provider).forget(None, staged=None)
+    assert [asked.path for asked in server.asked] == (["/v1/files/in"] if provider == "openai" else [])
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(401), SystemicError),
+        (Reply(400), RequestRejected),
+        (Reply(429), CapacityError),
+        (Reply(503), TransientError),
+        (Reply(drop=True), TransientError),
+        (Reply(body=b"{}"), TransientError),
+        (Reply(body=b"<html>welcome</html>", content_type="text/html"), TransientError),
+    ],
+    ids=["401", "400", "429", "503", "dropped", "empty", "html"],
+)
+@pytest.mark.parametrize("provider", BOTH)
+def test_what_could_not_be_deleted_is_an_error(
+    server: Server, connect: Callable[[str], Client], provider: str, reply: Reply, expected: type[ProviderError]
+) -> None:
+    server.will(reply)
+    batch = Batch("b1", BatchState.ENDED, CREATED, BatchCounts(1), outputs=("out",))
+    with pytest.raises(expected, match=f"{provider} forget: "):
+        connect(provider).forget(batch, staged="in")
+    assert len(server.asked) == 1
+
+
+def files(*found: tuple[str, str], more: bool) -> Reply:
+    listed = [{"id": file_id, "object": "file", "filename": name} for file_id, name in found]
+    return json_reply({"object": "list", "data": listed, "has_more": more})
+
+
+def test_an_uploaded_file_is_found_by_its_name(server: Server, connect: Callable[[str], Client]) -> None:
+    server.will(files(("f9", "other.jsonl"), more=True), files(("f2", "k1.jsonl"), ("f1", "k1.jsonl"), more=True))
+    assert connect("openai").find_staged("k1.jsonl") == "f2"
+    queries = [set(asked.path.partition("?")[2].split("&")) for asked in server.asked]
+    first = {"purpose=batch", "order=desc", "limit=1000"}
+    assert queries == [first, first | {"after=f9"}]
+
+
+def test_a_file_that_is_not_listed_is_looked_for_within_bounds(
+    server: Server, connect: Callable[[str], Client]
+) -> None:
+    server.will(files(("f1", "other.jsonl"), more=False))
+    assert connect("openai").find_staged("k1.jsonl") is None
+    server.will(files(("f1", "other.jsonl"), more=True))
+    assert connect("openai").find_staged("k1.jsonl") is None
+    assert len(server.asked) == 1 + 10
+
+
+@pytest.mark.parametrize("reply", [Reply(503), Reply(body=b"{}"), Reply(drop=True)], ids=["503", "empty", "dropped"])
+def test_a_list_of_files_that_does_not_come_is_an_error(
+    server: Server, connect: Callable[[str], Client], reply: Reply
+) -> None:
+    server.will(reply)
+    with pytest.raises(TransientError, match="openai find_staged: "):
+        connect("openai").find_staged("k1.jsonl")
+
+
+def test_anthropic_stages_nothing_that_could_be_found(server: Server, connect: Callable[[str], Client]) -> None:
+    assert connect("anthropic").find_staged("k1.json") is None
+    assert server.asked == []
