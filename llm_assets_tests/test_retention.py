@@ -1,13 +1,12 @@
 """What is left behind: uploads that nobody knows of, request files, and what the providers keep."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from llm_assets.platform import Platform
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import plan_partition
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, Time, finish, labels, open_platform, submit, write_documents
 
@@ -45,15 +44,16 @@ def test_the_upload_of_a_run_that_died_before_it_wrote_it_down_is_used(
     platform: Platform, emulator: Emulator, time: Time
 ) -> None:
     enrichment = labels("openai")
-    plan = plan_partition(platform, enrichment, P)
-    (shard,) = platform.ledger.shards(enrichment.name, P)
-    client = platform.client("openai", shard.endpoint)
-    platform.ledger.claim(shard.key, owner=f"{socket.gethostname()}/0/0", account=client.account)
-    uploaded = client.stage(platform.store.local(f"{shard.path}.jsonl"))
+    died = open_platform(platform.store.root, emulator.url, time)
+    plan_partition(died, enrichment, P)
+    (shard,) = died.ledger.shards(enrichment.name, P)
+    client = died.client("openai", shard.endpoint)
+    died.ledger.claim(shard.key, owner=died.owner, account=client.account)
+    uploaded = client.stage(died.store.local(f"{shard.path}.jsonl"))
+    died.close()
     submit(platform, enrichment)  # takes the claim over
     time.passes(minutes=3)
     submit(platform, enrichment)  # releases it, as the provider has no batch, and sends it
-    send_planned(platform, plan)
     finish(platform, enrichment)
     assert platform.ledger.shard(shard.key).staged_id == uploaded
     assert emulator.calls()["openai.upload"] == 1
