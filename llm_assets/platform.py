@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from llm_assets.errors import ProviderError, SystemicError
+from llm_assets.errors import LedgerError, ProviderError, SystemicError
 from llm_assets.ledger import Ledger
 from llm_assets.providers import Client, Credentials, Dialect, get_provider
 from llm_assets.records import Shard
@@ -87,9 +87,21 @@ class Platform:
 
     @classmethod
     def open(cls, settings: Settings) -> Platform:
-        """The platform of these settings; makes the store's folder and the ledger's tables if need be."""
+        """The platform of these settings; makes the store's folder and the ledger's tables if need be.
+
+        Raises LedgerError when the store belongs to another ledger: this one does not know what was paid for it.
+        """
         Path(settings.root).mkdir(parents=True, exist_ok=True)
-        return cls(Store(settings.root), Ledger(settings.ledger_url, utc_now), settings.credentials)
+        opened = cls(Store(settings.root), Ledger(settings.ledger_url, utc_now), settings.credentials)
+        found, url = opened.ledger.id, opened.ledger.url
+        if (expected := opened.store.ledger_id(found)) != found:
+            opened.close()
+            raise LedgerError(
+                f"the store at {settings.root} belongs to the ledger {expected}, and {url} is the ledger {found}, "
+                "which does not know what was sent and paid. Restore that ledger, or let LLM_ASSETS_LEDGER_URL name it; "
+                "to begin anew, move the store away"
+            )
+        return opened
 
     def close(self) -> None:
         """Give back connections and files."""

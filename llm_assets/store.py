@@ -1,5 +1,6 @@
 """The store: tables and files under one root. Files appear whole or not at all, and are never changed.
 
+    ledger-id                                                         which ledger knows what was sent from here
     documents/<documents>/<partition>.parquet
     enrichments/<name>/batches/<partition>/plan-<id>.parquet          what the partition wants
     enrichments/<name>/batches/<partition>/wave-01/<key>.json(l)      a shard, as it is sent
@@ -72,6 +73,13 @@ class Store:
 
     def _batches(self, enrichment: str, partition: str) -> str:
         return f"enrichments/{enrichment}/batches/{_segment(partition)}"
+
+    def ledger_id(self, first: str) -> str:
+        """Which ledger knows what was sent from here: the `first` that the store was ever opened with."""
+        if not self.exists("ledger-id"):
+            with self.writing("ledger-id") as file:
+                file.write_text(f"{first}\n")
+        return self.local("ledger-id").read_text().strip()
 
     # -- files
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
 from llm_assets.ledger.presence import presence_of
-from llm_assets.ledger.tables import UtcDateTime, decisions, plans, shards
+from llm_assets.ledger.tables import UtcDateTime, decisions, ledger, plans, shards
 from llm_assets.records import Batch, Plan, Shard, ShardState
 
 # From which states a shard may come into each state.
@@ -57,6 +57,17 @@ class Ledger:
         """Give the connections back. Who made claims through this ledger is gone from now on."""
         self._presence.close()
         self._engine.dispose()
+
+    @property
+    def url(self) -> str:
+        """Where the ledger is, without a password."""
+        return self._engine.url.render_as_string()
+
+    @property
+    def id(self) -> str:
+        """Which ledger this is; another one at the same place has another id."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(ledger.c.id)).scalar_one()
 
     # -- plans
 
