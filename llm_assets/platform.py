@@ -98,7 +98,7 @@ class Platform:
             opened.close()
             raise LedgerError(
                 f"the store at {settings.root} belongs to the ledger {expected}, and {url} is the ledger {found}, "
-                "which does not know what was sent and paid. Restore that ledger, or let LLM_ASSETS_LEDGER_URL name it; "
+                "which does not know what was paid. Restore that ledger, or name it in LLM_ASSETS_LEDGER_URL; "
                 "to begin anew, move the store away"
             )
         return opened

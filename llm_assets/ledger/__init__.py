@@ -67,7 +67,8 @@ class Ledger:
     def id(self) -> str:
         """Which ledger this is; another one at the same place has another id."""
         with self._engine.connect() as connection:
-            return connection.execute(sa.select(ledger.c.id)).scalar_one()
+            found: str = connection.execute(sa.select(ledger.c.id)).scalar_one()
+            return found
 
     # -- plans
 
