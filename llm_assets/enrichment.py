@@ -17,6 +17,7 @@ from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, PLAN_SCHEMA, RESULTS_
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
+REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
 
 # What `enriched` says about every answer, beside the answer itself and the columns that are kept.
@@ -43,7 +44,9 @@ class Enrichment:
     times `max_tokens`). `limits` lower the provider's. A partition whose share of failures is above
     `failure_rate_max` fails its check. When more than `hold_above` of the first requests fail for good or break the
     schema, what is not sent yet waits for a person. A batch that is not done after `deadline_hours` is cancelled: what
-    is finished is kept, the rest is sent again. `source` is the file that declares all this.
+    is finished is kept, the rest is sent again. The files of requests, which hold documents' text, are deleted
+    `request_files_days` after their results came; with `delete_at_provider` so is at once what the provider keeps of
+    them. `source` is the file that declares all this.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Enrichment:
     failure_rate_max: float = 0.05
     hold_above: float = 0.5
     deadline_hours: float = 26
+    request_files_days: float = 30
+    delete_at_provider: bool = False
     source: str = ""
 
     @cached_property
@@ -115,6 +120,11 @@ class Enrichment:
                 yield f"{name} is {share}; it is a share between 0 and 1"
         if not self.deadline_hours > 0:
             yield f"deadline_hours is {self.deadline_hours}; it must be above 0 (the providers give up after 24)"
+        if not 0 <= self.request_files_days <= REQUEST_FILES_DAYS_MAX:
+            yield (
+                f"request_files_days is {self.request_files_days}; it must be between 0 (deleted when the partition is "
+                f"published) and {REQUEST_FILES_DAYS_MAX}"
+            )
 
     def _column_problems(self, columns: tuple[str, ...]) -> Iterator[str]:
         there = f"{self.documents} has {', '.join(columns)}"

@@ -122,6 +122,10 @@ class Platform:
         """The dialect that a shard is written in."""
         return self.dialect(shard.provider, shard.endpoint)
 
+    def request_file(self, shard: Shard) -> str:
+        """The file of a shard as it is sent."""
+        return shard.path + self.dialect_of(shard).shard_format.suffix
+
     def client(self, provider: str, endpoint: str | None) -> Client:
         """The client for this provider's account. Raises SystemicError when no key is set."""
         found = self._clients.get((provider, endpoint))

@@ -247,7 +247,7 @@ class Shard:
     submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
     not have what it should;
     `schema_digest` names the output schema that the answers were asked for, `results` the table that holds them once
-    collected, and `swept_at` is when what is not kept for longer was deleted.
+    collected. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it was.
     """
 
     key: str
@@ -279,6 +279,7 @@ class Shard:
     schema_digest: str = ""
     results: str = ""
     swept_at: datetime | None = None
+    forgotten_at: datetime | None = None
     code: str = ""
     message: str = ""
 

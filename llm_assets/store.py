@@ -81,6 +81,11 @@ class Store:
                 file.write_text(f"{first}\n")
         return self.local("ledger-id").read_text().strip()
 
+    def request_files(self, enrichment: str, partition: str) -> Iterator[tuple[str, Path]]:
+        """The files of a partition's shards as they are sent, each with its shard's key."""
+        for file in sorted(self.local(self._batches(enrichment, partition)).glob("wave-*/*.json*")):
+            yield file.name.partition(".")[0], file
+
     # -- files
 
     def local(self, path: str) -> Path:

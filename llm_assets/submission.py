@@ -93,16 +93,18 @@ def plan_partition(
     unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
     if unsent:
         draft.discard()
-        draft = _draft(platform, enrichment, partition, current, rounds, without=unsent)
+        draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
         plan = draft.plan(current, rounds)
     if plan == current:
         return plan
     try:
         draft.write_plan(plan)
-        platform.ledger.record_plan(plan, draft.shards(), replaces=current, withdraws=unsent)
+        platform.ledger.record_plan(plan, draft.shards(), replaces=current, withdraws=[shard.key for shard in unsent])
     except PlanConflict:
         draft.discard()
-        plan = platform.ledger.plan(enrichment.name, partition) or plan
+        return platform.ledger.plan(enrichment.name, partition) or plan
+    for shard in unsent:
+        platform.store.local(platform.request_file(shard)).unlink(missing_ok=True)
     return plan
 
 
@@ -113,7 +115,7 @@ def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, roun
     return not standings.filter(failed).is_empty()
 
 
-def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[str]:
+def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]:
     """The shards that were planned, never sent, and are to be taken back.
 
     When the plan changes, they hold requests that may not be wanted any more. Others whose file is lost can never be
@@ -121,7 +123,7 @@ def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[str]:
     """
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
-    return [shard.key for shard in planned if all_of_them or not platform.store.exists(_file(platform, shard))]
+    return [shard for shard in planned if all_of_them or not platform.store.exists(platform.request_file(shard))]
 
 
 def _draft(
@@ -161,11 +163,11 @@ def send_planned(platform: Platform, plan: Plan) -> Sent:
 
 def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     client = platform.client(shard.provider, shard.endpoint)
-    if not platform.store.exists(_file(platform, shard)):
+    if not platform.store.exists(platform.request_file(shard)):
         return replace(sent, later=sent.later + 1)  # the next plan writes it anew
     if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
         return sent
-    file = platform.store.local(_file(platform, shard))
+    file = platform.store.local(platform.request_file(shard))
     try:
         staged = shard.staged_id or _left_behind(client, shard, file) or client.stage(file)
         if staged:
@@ -229,10 +231,6 @@ def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, outcomes)
     platform.ledger.rejected(shard.key, results, code=error.code, message=str(error))
-
-
-def _file(platform: Platform, shard: Shard) -> str:
-    return shard.path + platform.dialect_of(shard).shard_format.suffix
 
 
 class _Draft:

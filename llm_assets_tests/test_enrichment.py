@@ -57,6 +57,14 @@ def test_a_good_declaration(provider: str) -> None:
         ({"failure_rate_max": 5}, "failure_rate_max is 5; it is a share between 0 and 1"),
         ({"failure_rate_max": float("nan")}, "failure_rate_max is nan; it is a share between 0 and 1"),
         (
+            {"request_files_days": -1},
+            "request_files_days is -1; it must be between 0 (deleted when the partition is published) and 36500",
+        ),
+        (
+            {"request_files_days": float("inf")},
+            "request_files_days is inf; it must be between 0 (deleted when the partition is published) and 36500",
+        ),
+        (
             {"limits": ShardLimits(requests=0, bytes=1000)},
             "limits.requests is 0; anthropic takes between 1 and 100000",
         ),

@@ -30,6 +30,7 @@ from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
+from llm_assets.retention import sweep
 from llm_assets.submission import plan_partition, send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
@@ -67,6 +68,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     failure_rate_max: float = 0.05
     hold_above: float = 0.5
     deadline_hours: float = 26
+    request_files_days: float = 30
+    delete_at_provider: bool = False
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -105,6 +108,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             failure_rate_max=self.failure_rate_max,
             hold_above=self.hold_above,
             deadline_hours=self.deadline_hours,
+            request_files_days=self.request_files_days,
+            delete_at_provider=self.delete_at_provider,
             source=source,
         )
 
@@ -267,6 +272,7 @@ def _tables_asset(
                 context.log.warning("result lines that were not asked for, or not once: %s", odd)
             if progress.published:
                 yield from _published(enrichment, opened, context.partition_key, progress)
+                _swept(context, opened, enrichment)
                 return
         observed = progress_metadata(progress, shards)
         context.log_event(dg.AssetObservation(asset_key=enriched, partition=context.partition_key, metadata=observed))
@@ -293,6 +299,16 @@ def _published(
     yield dg.MaterializeResult(
         asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed)
     )
+
+
+def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: Declared) -> None:
+    """Delete what is not kept any longer. Whatever goes wrong there is no reason to fail what is published."""
+    try:
+        problems = sweep(platform, enrichment, context.partition_key)
+    except Exception as error:
+        problems = [f"what is not kept any longer was not deleted: {type(error).__name__}"]
+    for problem in problems:
+        context.log.warning(problem)
 
 
 def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:

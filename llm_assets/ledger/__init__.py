@@ -327,6 +327,28 @@ class Ledger:
         with self._engine.connect() as connection:
             return [(at, decision, batch, who) for at, decision, batch, who in connection.execute(query)]
 
+    def unswept(self, enrichment: str, *, until: datetime, limit: int) -> list[Shard]:
+        """Shards that were done by then and whose request files are still kept, the oldest first."""
+        return self._done(enrichment, shards.c.swept_at.is_(None) & (shards.c.collected_at <= until), limit)
+
+    def swept(self, key: str) -> None:
+        """The shard's request file is deleted."""
+        self._note(key, swept_at=self._clock())
+
+    def unforgotten(self, enrichment: str, *, since: datetime, limit: int) -> list[Shard]:
+        """Shards that were done since then and of which the provider may still keep something, the oldest first."""
+        return self._done(enrichment, shards.c.forgotten_at.is_(None) & (shards.c.collected_at >= since), limit)
+
+    def forgotten(self, key: str) -> None:
+        """What the provider kept of the shard is deleted, or is left to it."""
+        self._note(key, forgotten_at=self._clock())
+
+    def _done(self, enrichment: str, condition: sa.ColumnElement[bool], limit: int) -> list[Shard]:
+        done = (shards.c.enrichment == enrichment) & shards.c.state.in_((ShardState.COLLECTED, ShardState.REJECTED))
+        query = sa.select(shards).where(done & condition).order_by(shards.c.collected_at).limit(limit)
+        with self._engine.connect() as connection:
+            return [_record(Shard, dict(row)) for row in connection.execute(query).mappings()]
+
     def _advance(
         self, key: str, to: ShardState, *, of_batch: str | None = None, leaves_batch: bool = False, **facts: Any
     ) -> None:

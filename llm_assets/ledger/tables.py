@@ -77,10 +77,14 @@ shards = sa.Table(
     sa.Column("schema_digest", sa.Text, nullable=False, server_default=""),
     sa.Column("results", sa.Text, nullable=False, server_default=""),
     sa.Column("swept_at", UtcDateTime),
+    sa.Column("forgotten_at", UtcDateTime),
     sa.Column("code", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Index("shards_of_a_partition", "enrichment", "partition"),
     sa.Index("shards_by_state", "state"),
+    # Both begin with what is null for few: the sweep must not grow with history.
+    sa.Index("shards_to_sweep", "enrichment", "swept_at", "collected_at"),
+    sa.Index("shards_to_forget", "enrichment", "forgotten_at", "collected_at"),
 )
 
 # What operators decided about shards whose outcome nobody could find out; rows are only ever added.

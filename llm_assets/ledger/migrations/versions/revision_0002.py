@@ -24,6 +24,9 @@ def upgrade() -> None:
     op.add_column("shards", sa.Column("schema_digest", sa.Text, nullable=False, server_default=""))
     op.add_column("shards", sa.Column("results", sa.Text, nullable=False, server_default=""))
     op.add_column("shards", sa.Column("swept_at", _TIME))
+    op.add_column("shards", sa.Column("forgotten_at", _TIME))
+    op.create_index("shards_to_sweep", "shards", ["enrichment", "swept_at", "collected_at"])
+    op.create_index("shards_to_forget", "shards", ["enrichment", "forgotten_at", "collected_at"])
     op.create_table(
         "decisions",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),

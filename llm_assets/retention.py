@@ -1,0 +1,109 @@
+"""What is not kept for ever: request files, which hold documents' text, and on demand what the providers keep.
+
+Only what belongs to shards that are done is deleted, and never what the promises rest on: plans, and the tables of
+what was asked and what came back, stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import NotThere, ProviderError, RequestRejected
+from llm_assets.platform import Platform
+from llm_assets.records import BatchState, Reason, Shard
+
+# What one sweep takes on; the next one goes on from there.
+SWEEP_MAX = 50
+# After this time the providers have deleted everything themselves.
+PROVIDERS_KEEP = timedelta(days=30)
+# A file of a shard that the ledger does not know may be one of a plan that is being written.
+_PLANNING_MAX = timedelta(days=1)
+# Outcomes that prove nothing about which batch was whose, or whether there is one.
+_NO_PROOF = (Reason.MISSING_RESULT, Reason.RESULTS_GONE, Reason.ABANDONED)
+
+
+def sweep(platform: Platform, enrichment: Enrichment, partition: str) -> list[str]:
+    """Delete a part of what an enrichment keeps no longer; for when a partition of it has been published.
+
+    Returns what did not work, in words for people. It is tried again with the next sweep, or not worth it.
+    """
+    return [
+        *_delete_request_files(platform, enrichment),
+        *_delete_strangers(platform, enrichment, partition),
+        *(_forget_batches(platform, enrichment) if enrichment.delete_at_provider else ()),
+    ]
+
+
+def _delete_request_files(platform: Platform, enrichment: Enrichment) -> Iterator[str]:
+    until = platform.clock() - timedelta(days=enrichment.request_files_days)
+    for shard in platform.ledger.unswept(enrichment.name, until=until, limit=SWEEP_MAX):
+        file = platform.store.local(platform.request_file(shard))
+        if problem := _delete(file):
+            yield problem
+            return
+        platform.ledger.swept(shard.key)
+
+
+def _delete_strangers(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[str]:
+    """The request files of plans that were never recorded, as their runs were killed or were slower than others."""
+    until = platform.clock() - max(timedelta(days=enrichment.request_files_days), _PLANNING_MAX)
+    known = {shard.key for shard in platform.ledger.shards(enrichment.name, partition)}
+    for key, file in platform.store.request_files(enrichment.name, partition):
+        with suppress(FileNotFoundError):
+            old = datetime.fromtimestamp(file.stat().st_mtime, UTC) <= until
+            if old and key not in known and (problem := _delete(file)):
+                yield problem
+                return
+
+
+def _delete(file: Path) -> str:
+    """Delete a file, if it is there. Returns why it could not be done."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        return f"{file} cannot be deleted ({error.strerror}); it holds documents' text"
+    return ""
+
+
+def _forget_batches(platform: Platform, enrichment: Enrichment) -> Iterator[str]:
+    since = platform.clock() - PROVIDERS_KEEP
+    for shard in platform.ledger.unforgotten(enrichment.name, since=since, limit=SWEEP_MAX):
+        try:
+            if problem := _forget(platform, shard):
+                yield problem
+        except RequestRejected as error:
+            yield f"batch {shard.batch_id} stays at the provider until it expires: {error}"
+        except ProviderError as error:
+            yield f"batch {shard.batch_id} stays at the provider for now: {error}"
+            return
+        platform.ledger.forgotten(shard.key)
+
+
+def _forget(platform: Platform, shard: Shard) -> str:
+    """Delete what the provider keeps of a shard, if it is proven to be the shard's. Returns why it was not done."""
+    if not _is_proven(platform, shard):
+        return ""
+    client = platform.client(shard.provider, shard.endpoint)
+    if client.account != shard.account:
+        return f"batch {shard.batch_id} stays until it expires: it was sent with another key or base URL than is set"
+    batch = None
+    if shard.batch_id is not None:
+        with suppress(NotThere):
+            batch = client.batch(shard.batch_id)
+    if batch is not None and batch.state is BatchState.IN_PROGRESS:
+        return f"batch {shard.batch_id} stays until it expires: it is still in progress"
+    client.forget(batch, staged=shard.staged_id)
+    return ""
+
+
+def _is_proven(platform: Platform, shard: Shard) -> bool:
+    """Whether anything came back that can only be this shard's: an adopted batch may have been somebody else's."""
+    no_proof = pl.col("reason").is_in(_NO_PROOF).fill_null(False)
+    rows = platform.store.scan(platform.store.results(shard)).select((~no_proof).any())
+    return bool(rows.collect().item())
