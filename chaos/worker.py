@@ -26,13 +26,13 @@ from urllib.parse import urlsplit
 import llm_assets
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.ledger import Ledger
+from llm_assets.ledger import ACTIVE, Ledger
 from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
 from llm_assets.prompt import Prompt
 from llm_assets.providers import Credentials, get_provider
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import ShardLimits
+from llm_assets.records import Shard, ShardLimits
 from llm_assets.store import Store
 from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step, next_step
@@ -53,6 +53,7 @@ _IDLE_S = 0.02
 _SECONDS_MAX = 5.0
 _HOPS_MAX = 60
 _HOP_S, _HOP_S_MAX = 60.0, 4 * 3600.0
+_LOOK_S = 300.0
 # The exit code of a last process for which something is due for ever.
 UNFINISHED = 3
 _NEW = Step.SUBMIT  # a partition without a plan
@@ -162,7 +163,7 @@ class _Worker:
             if self._state() != before:
                 idle, hop_s = 0, _HOP_S
             elif self._job.finishing:
-                self._clock.passes(hop_s)
+                self._clock.passes(_LOOK_S if self._is_missing_something() else hop_s)
                 idle, hop_s = idle + 1, min(2 * hop_s, _HOP_S_MAX)
             elif time.monotonic() > deadline:
                 return False
@@ -172,9 +173,16 @@ class _Worker:
         return False
 
     def _state(self) -> list[Any]:
+        plans: list[Any] = list(self._platform.ledger.plans(self._enrichment.name))
+        return plans + [replace(shard, missing_at=None, not_before=None) for shard in self._shards()]
+
+    def _is_missing_something(self) -> bool:
+        """Whether a provider does not have what it should, which counts as gone after looks in a row only."""
+        return any(shard.missing_since and shard.state in ACTIVE for shard in self._shards())
+
+    def _shards(self) -> list[Shard]:
         ledger, name = self._platform.ledger, self._enrichment.name
-        found: list[Any] = [ledger.plans(name)]
-        return found + [ledger.shards(name, partition) for partition in self._job.partitions]
+        return [shard for partition in self._job.partitions for shard in ledger.shards(name, partition)]
 
     def _go_on(self, partition: str) -> Step:
         platform, enrichment = self._platform, self._enrichment

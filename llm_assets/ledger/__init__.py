@@ -275,8 +275,11 @@ class Ledger:
         now = self._clock()
         this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
         in_a_row = shards.c.missing_at >= sa.literal(now - forgotten_after, UtcDateTime)
-        since = sa.case((in_a_row, shards.c.missing_since), else_=sa.literal(now, UtcDateTime))
-        facts = {"missing_since": since, "missing_at": now, "message": message}
+        facts = {
+            "missing_since": sa.case((in_a_row, shards.c.missing_since), else_=sa.literal(now, UtcDateTime)),
+            "missing_at": now,
+            "message": sa.case((in_a_row, shards.c.message), else_=sa.literal(message)),
+        }
         with self._engine.begin() as connection:
             connection.execute(sa.update(shards).where(this).values(**facts))
         return self.shard(shard.key).missing_since or now
