@@ -232,7 +232,7 @@ class Ledger:
     def disproved(self, shard: Shard, owner: str, *, not_before: datetime) -> None:
         """The adopted batch is not the shard's: its outcome is as unknown as before, and not given up before a time."""
         self._presence.enter(owner)
-        facts: dict[str, Any] = {"owner": owner, "adopted": False, "not_before": not_before}
+        facts: dict[str, Any] = {"owner": owner, "not_before": not_before}
         self._advance(shard.key, ShardState.SUBMITTING, of_batch=shard.batch_id, leaves_batch=True, **facts)
 
     def released(
@@ -366,7 +366,7 @@ class Ledger:
                     raise IllegalTransition(f"shard {key} cannot become {to}: it is {now.state}")
                 if leaves_batch:
                     past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
-                    facts |= {"batch_id": None, "past_batches": past}
+                    facts |= {"batch_id": None, "past_batches": past, "adopted": False}
                 connection.execute(sa.update(shards).where(this).values(state=to, **facts))
         except sa.exc.IntegrityError as error:
             batch_id = facts.get("batch_id")
