@@ -29,7 +29,7 @@ LEGAL = {
     (ENDED, SUBMITTING),
 }
 FORGOTTEN_AFTER = timedelta(minutes=3)
-EXAMPLES = {"sqlite": 150, "postgres": 30}
+EXAMPLES = {"sqlite": 100, "postgres": 20}
 
 ACTORS = st.sampled_from(["ann", "bob"])
 NUMBERS = st.integers(0, 2)  # which shard of those seen, which batch of the few there are
