@@ -6,6 +6,7 @@ is the caller's business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,9 @@ class Packer:
         shard, file = self._open
         file.write(self._format.footer)
         shard.bytes += len(self._format.footer)
+        # The ledger will say that this file is there: after a power cut it must be.
+        file.flush()
+        os.fsync(file.fileno())
         file.close()
         self.shards.append(shard)
         self._open = None

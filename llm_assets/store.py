@@ -108,6 +108,7 @@ class Store:
             yield temporary
             _flush_to_disk(temporary)
             temporary.replace(target)
+            _flush_to_disk(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -172,5 +173,8 @@ def _segment(partition: str) -> str:
 
 def _flush_to_disk(path: Path) -> None:
     # The ledger moves on only after the file is in place; after a power cut it must still be.
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -137,7 +137,11 @@ def _draft(
     standings = partition_standings(platform, enrichment, partition, rounds=rounds, without=without)
     settled = standings.filter(~pl.col("standing").is_in([Standing.DUE, Standing.HELD]))["fingerprint"]
     draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
-    draft.render(set(settled), partition_amendments(platform, enrichment, partition, standings))
+    try:
+        draft.render(set(settled), partition_amendments(platform, enrichment, partition, standings))
+    except BaseException:
+        draft.discard()
+        raise
     return draft
 
 
@@ -318,7 +322,8 @@ class _Draft:
         ]
 
     def discard(self) -> None:
-        """Remove what was written: another run's plan holds."""
+        """Remove what was written: another run's plan holds, or this one could not be finished."""
+        self._packer.close()
         for path in self._written:
             path.unlink(missing_ok=True)
 

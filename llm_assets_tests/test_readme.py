@@ -32,7 +32,7 @@ OURS = [line for line in COMMANDS if line.startswith("llm-assets ")]
 
 def test_the_readme_shows_the_two_commands_and_how_to_run_a_partition() -> None:
     assert {"make demo", "make dev", "make test"} <= set(MAKE)
-    assert [line.split()[1] for line in OURS] == ["run", "status"]
+    assert [line.split()[1] for line in OURS] == ["run", "status", "reconcile"]
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -49,14 +49,16 @@ def test_our_commands_run_as_they_are_shown(emulator: Emulator, tmp_path: Path) 
         "LLM_ASSETS_ROOT": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    shown = ""
+    shown = []
     for command in OURS:
         done = subprocess.run(
             [*shlex.split(command), "--json"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        shown = done.stdout
-    assert "review_sentiment" in json.dumps(json.loads(shown))
+        shown.append(json.loads(done.stdout))
+    _, status, open_claims = shown
+    assert "review_sentiment" in json.dumps(status)
+    assert open_claims == {"claims": []}
 
 
 def test_the_enrichment_and_the_documents_that_it_teaches_load() -> None:
