@@ -150,6 +150,12 @@ def test_of_two_claims_that_adopt_one_batch_the_second_learns_that_it_is_taken(l
     assert ledger.shard("l").state is ShardState.SUBMITTING
 
 
+def test_a_providers_words_that_no_database_takes_are_kept_as_far_as_they_go(ledger: Ledger) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    ledger.unsettled("k", "busy\0 \ud800now")
+    assert ledger.shard("k").message == "busy\N{REPLACEMENT CHARACTER} ?now"
+
+
 def test_a_released_shard_remembers_the_batch_that_was_not_its_own(ledger: Ledger) -> None:
     ledger.record_plan(PLAN, [SHARD], replaces=None)
     claim(ledger)

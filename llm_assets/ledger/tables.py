@@ -23,6 +23,16 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Words(sa.TypeDecorator[str]):
+    """Others' words: what no database stores (NUL, halves of characters) is replaced, not a reason to lose the rest."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return value and value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 metadata = sa.MetaData()
 
 plans = sa.Table(
@@ -38,7 +48,7 @@ plans = sa.Table(
     sa.Column("wave", sa.Integer, nullable=False),
     sa.Column("rounds", sa.Integer, nullable=False),
     sa.Column("pending", sa.BigInteger, nullable=False),
-    sa.Column("held", sa.Text, nullable=False),
+    sa.Column("held", Words, nullable=False),
     sa.Column("planned_at", UtcDateTime, nullable=False),
     sa.Column("published_at", UtcDateTime),
     sa.Column("released_at", UtcDateTime),
@@ -78,8 +88,8 @@ shards = sa.Table(
     sa.Column("results", sa.Text, nullable=False, server_default=""),
     sa.Column("swept_at", UtcDateTime),
     sa.Column("forgotten_at", UtcDateTime),
-    sa.Column("code", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("code", Words, nullable=False),
+    sa.Column("message", Words, nullable=False),
     sa.Index("shards_of_a_partition", "enrichment", "partition"),
     sa.Index("shards_by_state", "state"),
     # Both begin with what is null for few: the sweep must not grow with history.
