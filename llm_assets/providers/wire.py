@@ -80,7 +80,8 @@ class Refusal:
         """Such as `HTTP 429 rate_limit_error (enforced_spend_limit_reached): slow down [request req_1]`."""
         name = " ".join(word for word in (f"HTTP {self.status}", self.type) if word)
         code = f" ({self.code})" if self.code and self.code != self.type else ""
-        message = f": {self.message[:MESSAGE_CHARACTERS_MAX]}" if self.message else ""
+        # The words about a refused key may quote it, in part or as a whole.
+        message = f": {self.message[:MESSAGE_CHARACTERS_MAX]}" if self.message and self.status != 401 else ""
         request = f" [request {self.request_id}]" if self.request_id else ""
         return f"{name}{code}{message}{request}"
 
@@ -175,6 +176,11 @@ def usable_base_url(provider: str, base_url: str) -> str:
     if scheme not in ("http", "https") or not host:
         raise SystemicError(
             f"{provider}: the base URL is not of the form https://host/path; correct or unset it", code="bad_base_url"
+        )
+    if httpx2.URL(base_url).userinfo:
+        raise SystemicError(
+            f"{provider}: the base URL holds a user name or a password, which would be logged with it; remove it",
+            code="bad_base_url",
         )
     return base_url.rstrip("/")
 
