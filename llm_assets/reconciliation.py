@@ -155,7 +155,10 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
     elif decision is Decision.RESEND:
         _check_no_proof(platform, shard, client)
         platform.ledger.decided(key, decision, batch_id=None, operator=operator)
-        platform.ledger.released(key, message=f"{operator} said that the provider has no batch of this claim")
+        message = f"{operator} said that the provider has no batch of this claim"
+        # A run that was cut off from a distant ledger may be in the middle of its upload.
+        later = None if shard.owner == platform.owner else platform.clock() + platform.ledger.lingers
+        platform.ledger.released(key, of_owner=platform.owner, message=message, not_before=later)
     else:
         platform.ledger.decided(key, decision, batch_id=None, operator=operator)
         _abandon(platform, shard, operator)
@@ -214,7 +217,7 @@ def _abandon(platform: Platform, shard: Shard, operator: str) -> None:
     table = same_outcome(sent_fingerprints(platform.store, shard), Reason.ABANDONED, "abandoned", message, shard.wave)
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, table)
-    platform.ledger.rejected(shard.key, results, code="abandoned", message=message)
+    platform.ledger.rejected(shard.key, results, of_owner=platform.owner, code="abandoned", message=message)
 
 
 def _client_of(platform: Platform, shard: Shard) -> Client:
@@ -261,7 +264,9 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
             with suppress(IllegalTransition):  # another claim took it at the same moment: the next look tells
                 platform.ledger.submitted(shard.key, batch, adopted=not stamped)
         case Release():
-            platform.ledger.released(shard.key, message="the provider has no batch of this claim")
+            with suppress(IllegalTransition):
+                message = "the provider has no batch of this claim"
+                platform.ledger.released(shard.key, of_owner=platform.owner, message=message)
         case Wait():
             _unsettled(platform, shard, decision, "the provider lists no batch of this claim yet")
     return decision
@@ -275,7 +280,7 @@ def _has_rivals(platform: Platform, shard: Shard) -> bool:
 
 
 def _unsettled(platform: Platform, shard: Shard, decision: Verdict, message: str) -> Verdict:
-    platform.ledger.unsettled(shard.key, message)
+    platform.ledger.unsettled(shard.key, message, owner=platform.owner)
     return decision
 
 

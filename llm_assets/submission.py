@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -175,11 +175,12 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     try:
         staged = shard.staged_id or _left_behind(client, shard, file) or client.stage(file)
         if staged:
-            platform.ledger.staged(shard.key, staged)
+            platform.ledger.staged(shard.key, staged, owner=platform.owner)
         batch = client.create(file, staged=staged, stamp=shard.key)
     except OutcomeUnknown as error:
         # The call may have taken minutes: what it created may show from now on, not only from the claim on.
-        platform.ledger.unsettled(shard.key, str(error), not_before=platform.clock() + platform.visibility_delay)
+        patience = platform.clock() + platform.visibility_delay
+        platform.ledger.unsettled(shard.key, str(error), owner=platform.owner, not_before=patience)
         return replace(sent, unknown=sent.unknown + 1)
     except (CapacityError, TransientError) as error:
         _release(platform, shard, error)
@@ -188,7 +189,7 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
         _reject(platform, shard, error)
         return replace(sent, rejected=sent.rejected + 1)
     except SystemicError as error:
-        platform.ledger.released(shard.key, code=error.code, message=str(error))
+        _give_back(platform, shard, error, not_before=None)
         raise
     _record(platform, client, shard, batch)
     return replace(
@@ -213,10 +214,11 @@ def _record(platform: Platform, client: Client, shard: Shard, batch: Batch) -> N
     try:
         platform.ledger.submitted(shard.key, batch)
     except IllegalTransition:
-        if platform.ledger.shard(shard.key).batch_id != batch.batch_id:
-            with suppress(ProviderError):
-                client.cancel(batch.batch_id)
-            raise
+        if platform.ledger.known_batches([batch.batch_id]):
+            return  # who took the claim over has found the batch
+        with suppress(ProviderError):
+            client.cancel(batch.batch_id)
+        raise
 
 
 def _release(platform: Platform, shard: Shard, error: ProviderError) -> None:
@@ -224,7 +226,13 @@ def _release(platform: Platform, shard: Shard, error: ProviderError) -> None:
         # The second time that the staged file is not found: it is not late but gone, and uploading is free.
         platform.ledger.forget_staged(shard.key)
     wait = timedelta(seconds=error.retry_after_s) if error.retry_after_s else RETRY_LATER
-    platform.ledger.released(shard.key, code=error.code, message=str(error), not_before=platform.clock() + wait)
+    _give_back(platform, shard, error, not_before=platform.clock() + wait)
+
+
+def _give_back(platform: Platform, shard: Shard, error: ProviderError, *, not_before: datetime | None) -> None:
+    facts: dict[str, Any] = {"code": error.code, "message": str(error), "not_before": not_before}
+    with suppress(IllegalTransition):  # the claim was taken for dead, and is another's to give back
+        platform.ledger.released(shard.key, of_owner=platform.owner, **facts)
 
 
 def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
@@ -234,7 +242,8 @@ def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     )
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, outcomes)
-    platform.ledger.rejected(shard.key, results, code=error.code, message=str(error))
+    with suppress(IllegalTransition):
+        platform.ledger.rejected(shard.key, results, of_owner=platform.owner, code=error.code, message=str(error))
 
 
 class _Draft:

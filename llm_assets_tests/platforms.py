@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from llm_assets.collection import Progress, collect_partition
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.output_schema import OutputSchema
@@ -15,6 +15,7 @@ from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
 from llm_assets.prompt import Prompt
 from llm_assets.providers import Credentials
+from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import Plan, Reason
 from llm_assets.store import Store

@@ -38,7 +38,9 @@ CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
     ShardState.SUBMITTED: lambda ledger: ledger.submitted("k", BATCH),
     ShardState.ENDED: lambda ledger: ledger.ended("k", BATCH),
     ShardState.COLLECTED: lambda ledger: ledger.collected(ledger.shard("k"), "results"),
-    ShardState.REJECTED: lambda ledger: ledger.rejected("k", "results", code="", message=""),
+    ShardState.REJECTED: lambda ledger: ledger.rejected(
+        "k", "results", of_owner=ledger.shard("k").owner, code="", message=""
+    ),
 }
 
 
@@ -152,7 +154,7 @@ def test_of_two_claims_that_adopt_one_batch_the_second_learns_that_it_is_taken(l
 
 def test_a_providers_words_that_no_database_takes_are_kept_as_far_as_they_go(ledger: Ledger) -> None:
     ledger.record_plan(PLAN, [SHARD], replaces=None)
-    ledger.unsettled("k", "busy\0 \ud800now")
+    ledger.unsettled("k", "busy\0 \ud800now", owner="")
     assert ledger.shard("k").message == "busy\N{REPLACEMENT CHARACTER} ?now"
 
 
@@ -200,3 +202,24 @@ def test_the_ledger_outlives_its_process(ledger_url: str) -> None:
     second = Ledger(ledger_url, lambda: NOW)
     assert second.shards("e", "p") == [SHARD]
     second.close()
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param(lambda ledger: ledger.released("k", of_owner="late"), id="released"),
+        pytest.param(
+            lambda ledger: ledger.rejected("k", "results", of_owner="late", code="", message=""), id="rejected"
+        ),
+    ],
+)
+def test_who_lost_a_claim_does_not_give_it_back(ledger: Ledger, late: Callable[[Ledger], object]) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger, owner="late")
+    assert ledger.take_over(ledger.shard("k"), "heir", not_before=NOW)
+    with pytest.raises(IllegalTransition, match="heir"):
+        late(ledger)
+    ledger.staged("k", "file", owner="late")
+    ledger.unsettled("k", "no reply", owner="late")
+    shard = ledger.shard("k")
+    assert (shard.owner, shard.staged_id, shard.message) == ("heir", None, "")

@@ -149,8 +149,9 @@ class Runs(RuleBasedStateMachine):
     @rule(actor=ACTORS, number=NUMBERS)
     def staged(self, actor: str, number: int) -> None:
         if shard := self._shard(actor, number):
-            self.ledger.staged(shard.key, f"file of {actor}")
-            self._change(shard.key, staged_id=f"file of {actor}")
+            self.ledger.staged(shard.key, f"file of {actor}", owner=actor)
+            if self._owner(shard.key) == actor:
+                self._change(shard.key, staged_id=f"file of {actor}")
 
     @rule(actor=ACTORS, number=NUMBERS, batch=NUMBERS, adopted=YES_OR_NO)
     def submitted(self, actor: str, number: int, batch: int, adopted: bool) -> None:
@@ -182,12 +183,16 @@ class Runs(RuleBasedStateMachine):
     def released(self, actor: str, number: int, of_batch: bool) -> None:
         if shard := self._shard(actor, number):
             batch_id = shard.batch_id if of_batch else None
+            by = None if batch_id else actor
             self._advance(
                 shard,
                 PLANNED,
                 self._state(shard.key) in (SUBMITTING, SUBMITTED, ENDED)
-                and batch_id in (None, self.shards[shard.key].batch_id),
-                lambda: self.ledger.released(shard.key, of_batch=batch_id, code="full", not_before=self.clock()),
+                and batch_id in (None, self.shards[shard.key].batch_id)
+                and by in (None, self._owner(shard.key)),
+                lambda: self.ledger.released(
+                    shard.key, of_owner=by, of_batch=batch_id, code="full", not_before=self.clock()
+                ),
                 **{"owner": "", "code": "full", "message": "", "not_before": self.clock()},
                 **self._without_batch(shard),
             )
@@ -235,8 +240,8 @@ class Runs(RuleBasedStateMachine):
             self._advance(
                 shard,
                 REJECTED,
-                self._state(shard.key) is SUBMITTING,
-                lambda: self.ledger.rejected(shard.key, f"table of {actor}", code="bad", message="no"),
+                self._state(shard.key) is SUBMITTING and self._owner(shard.key) == actor,
+                lambda: self.ledger.rejected(shard.key, f"table of {actor}", of_owner=actor, code="bad", message="no"),
                 **{"results": f"table of {actor}", "collected_at": self.clock(), "code": "bad", "message": "no"},
             )
 
@@ -297,6 +302,10 @@ class Runs(RuleBasedStateMachine):
 
     def _batch(self, number: int) -> Batch:
         return Batch(f"{self.partition}-batch-{number}", BatchState.ENDED, NOW, BatchCounts(total=2, succeeded=2))
+
+    def _owner(self, key: str) -> str | None:
+        shard = self.shards.get(key)
+        return shard.owner if shard else None
 
     def _state(self, key: str) -> ShardState | None:
         return self.shards[key].state if key in self.shards else None

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llm_assets.collection import Progress, collect_partition
+from llm_assets.collection import collect_partition
 from llm_assets.components.checks import enrichment_checks
 from llm_assets.components.documents import Documents, declared_in, documents_key
 from llm_assets.components.metadata import (
@@ -28,6 +28,7 @@ from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
+from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
 from llm_assets.retention import sweep

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 import polars as pl
 
-from llm_assets.collection import Progress
+from llm_assets.publication import Progress
 from llm_assets.records import Plan, Shard
 from llm_assets.retries import Standing
 from llm_assets.submission import Sent

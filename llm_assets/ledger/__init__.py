@@ -211,13 +211,13 @@ class Ledger:
             taken = connection.execute(sa.update(shards).where(theirs).values(owner=owner, not_before=until))
         return bool(taken.rowcount == 1)
 
-    def staged(self, key: str, staged_id: str) -> None:
-        """The shard's file lies at the provider under this id."""
-        self._note(key, staged_id=staged_id)
+    def staged(self, key: str, staged_id: str, *, owner: str) -> None:
+        """The shard's file lies at the provider under this id; says nothing of a claim that is another's by now."""
+        self._note(key, owner=owner, staged_id=staged_id)
 
-    def unsettled(self, key: str, message: str, *, not_before: datetime | None = None) -> None:
-        """The outcome of the claim is unknown, and is not given up before a time; `message` says what happened."""
-        self._note(key, message=message, **({"not_before": not_before} if not_before else {}))
+    def unsettled(self, key: str, message: str, *, owner: str, not_before: datetime | None = None) -> None:
+        """The outcome of the owner's claim is unknown, and is not given up before a time; `message` says why."""
+        self._note(key, owner=owner, message=message, **({"not_before": not_before} if not_before else {}))
 
     def progress(self, key: str, finished: int) -> None:
         """So many requests are finished, as the provider counts."""
@@ -239,14 +239,18 @@ class Ledger:
         self,
         key: str,
         *,
+        of_owner: str | None = None,
         of_batch: str | None = None,
         code: str = "",
         message: str = "",
         not_before: datetime | None = None,
     ) -> None:
-        """Nothing of this shard is at the provider (any more): it is to be sent, not before a time."""
+        """Nothing of this shard is at the provider (any more): it is to be sent, not before a time.
+
+        Said by who claimed it (`of_owner`), or of a batch that it was in (`of_batch`).
+        """
         facts: dict[str, Any] = {"owner": "", "not_before": not_before, "code": code, "message": message}
-        self._advance(key, ShardState.PLANNED, of_batch=of_batch, leaves_batch=True, **facts)
+        self._advance(key, ShardState.PLANNED, of_owner=of_owner, of_batch=of_batch, leaves_batch=True, **facts)
 
     def forget_staged(self, key: str) -> None:
         """The staged file is of no use: the next claim uploads again."""
@@ -310,10 +314,10 @@ class Ledger:
         facts: dict[str, Any] = {"collected_at": self._clock(), "results": results, "adopted": False}
         self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, **facts)
 
-    def rejected(self, key: str, results: str, *, code: str, message: str) -> None:
+    def rejected(self, key: str, results: str, *, of_owner: str, code: str, message: str) -> None:
         """The provider refused the shard for good, and its outcomes are in the store's table `results`."""
         facts: dict[str, Any] = {"collected_at": self._clock(), "results": results}
-        self._advance(key, ShardState.REJECTED, code=code, message=message, **facts)
+        self._advance(key, ShardState.REJECTED, of_owner=of_owner, code=code, message=message, **facts)
 
     # -- operators
 
@@ -353,7 +357,14 @@ class Ledger:
             return [_record(Shard, dict(row)) for row in connection.execute(query).mappings()]
 
     def _advance(
-        self, key: str, to: ShardState, *, of_batch: str | None = None, leaves_batch: bool = False, **facts: Any
+        self,
+        key: str,
+        to: ShardState,
+        *,
+        of_owner: str | None = None,
+        of_batch: str | None = None,
+        leaves_batch: bool = False,
+        **facts: Any,
     ) -> None:
         this = shards.c.key == key
         try:
@@ -364,6 +375,8 @@ class Ledger:
                 now = _record(Shard, dict(row))
                 if not _may_become(to, now, of_batch):
                     raise IllegalTransition(f"shard {key} cannot become {to}: it is {now.state}")
+                if of_owner not in (None, now.owner):
+                    raise IllegalTransition(f"shard {key} cannot become {to}: its claim is {now.owner}'s by now")
                 if leaves_batch:
                     past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
                     facts |= {"batch_id": None, "past_batches": past, "adopted": False}
@@ -372,9 +385,10 @@ class Ledger:
             batch_id = facts.get("batch_id")
             raise IllegalTransition(f"shard {key} cannot become {to}: batch {batch_id} is another shard's") from error
 
-    def _note(self, key: str, **facts: Any) -> None:
+    def _note(self, key: str, *, owner: str | None = None, **facts: Any) -> None:
+        this = (shards.c.key == key) & (sa.true() if owner is None else shards.c.owner == owner)
         with self._engine.begin() as connection:
-            connection.execute(sa.update(shards).where(shards.c.key == key).values(**facts))
+            connection.execute(sa.update(shards).where(this).values(**facts))
 
     def _rows(self, table: sa.Table, record: type[Record], condition: sa.ColumnElement[bool]) -> list[Record]:
         order = (shards.c.wave, shards.c.path) if table is shards else (plans.c.enrichment, plans.c.partition)
