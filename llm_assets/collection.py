@@ -102,7 +102,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     if intake is None:
         return _later(platform, shard)
     platform.ledger.there(shard)
-    if shard.adopted and intake.unknown and not intake.by_fingerprint:
+    if _is_disproved(shard, intake):
         _disprove(platform, shard)
         return Oddities(intake.unknown)
     sent = sent_fingerprints(platform.store, shard)
@@ -125,7 +125,7 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
             with attempt, platform.store.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-                _check_complete(batch, intake)
+                _check_complete(shard, batch, intake)
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
         gone = platform.is_gone(shard, error)
@@ -133,11 +133,17 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
     return intake
 
 
-def _check_complete(batch: Batch, intake: Intake) -> None:
-    distinct = len(intake.by_fingerprint) + intake.unknown
-    if distinct < batch.counts.finished:
-        found = f"results of {distinct} requests, expected {batch.counts.finished}"
-        raise DownloadIncomplete(f"batch {batch.batch_id}: {found}", code=_SHORT)
+def _check_complete(shard: Shard, batch: Batch, intake: Intake) -> None:
+    """Lines that nobody asked for do not stand in for missing ones; alone, they disprove an adopted batch."""
+    found = len(intake.by_fingerprint)
+    if found < batch.counts.finished and not _is_disproved(shard, intake):
+        problem = f"results of {found} requests, expected {batch.counts.finished}"
+        raise DownloadIncomplete(f"batch {batch.batch_id}: {problem}", code=_SHORT)
+
+
+def _is_disproved(shard: Shard, intake: Intake) -> bool:
+    """Whether the batch that was believed to be the shard's answers somebody else."""
+    return shard.adopted and intake.unknown > 0 and not intake.by_fingerprint
 
 
 def _later(platform: Platform, shard: Shard) -> Oddities:

@@ -1,5 +1,6 @@
 """What is late, short, gone or hopeless: how long it is waited for, and what is left for a person to decide."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -91,6 +92,23 @@ def test_results_that_stay_short_for_long_are_asked_again(
     keep_going(platform, enrichment, time, 4)
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
     assert enriched(platform, enrichment)["wave"].to_list().count(2) == 1
+
+
+def test_results_that_nobody_asked_for_do_not_stand_in_for_those_that_are_missing(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = labels("anthropic")
+    submit(platform, enrichment)
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    (batch,) = emulator.batches()
+    results = emulator.state_dir / "batches" / batch["id"] / "results.jsonl"
+    whole = results.read_text()
+    first, rest = whole.split("\n", 1)
+    results.write_text(json.dumps(json.loads(first) | {"custom_id": "nobodys"}) + "\n" + rest)
+    keep_going(platform, enrichment, time, 5)
+    results.write_text(whole)
+    keep_going(platform, enrichment, time, 5)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
 def test_downloads_that_break_off_are_never_taken_for_all(
