@@ -233,12 +233,14 @@ def test_another_accounts_batch_of_the_same_size_is_not_taken_for_ours(
 
 
 SMALL = ShardLimits(requests=10, bytes=1_000_000)
+# Two rules that meet the same call are both used up by it: the first call never came, the second lost its reply.
+NEVER_CAME_THEN_LOST_ITS_REPLY = [("dropped_before_store", 1), ("dropped_after_store", 2)]
 
 
 @pytest.mark.parametrize(
     "lost",
     [
-        pytest.param([("dropped_before_store", 1), ("dropped_after_store", 1)], id="one-never-came-one-lost-its-reply"),
+        pytest.param(NEVER_CAME_THEN_LOST_ITS_REPLY, id="one-never-came-one-lost-its-reply"),
         pytest.param([("dropped_after_store", 2)], id="both-lost-their-replies"),
     ],
 )
@@ -249,7 +251,28 @@ def test_two_shards_of_one_size_do_not_take_each_others_batches_for_good(
     write_documents(platform, TEXTS)
     emulator.faults([{"fault": fault, "times": times} for fault, times in lost])
     submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTING] * 2
     for _ in range(6):
+        time.passes(minutes=3)
+        with suppress(AssertionError):
+            finish(platform, enrichment, steps_max=8)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_a_claim_is_not_sent_again_while_another_may_hold_its_batch(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = replace(labels("anthropic"), limits=SMALL)
+    emulator.hold(True)
+    emulator.faults([{"fault": fault, "times": times} for fault, times in NEVER_CAME_THEN_LOST_ITS_REPLY])
+    for _ in range(3):
+        submit(platform, enrichment)
+        time.passes(minutes=10)
+    # One batch for two claims: the first has adopted it, and cannot be proven wrong before it has results.
+    assert states(platform, enrichment) == [ShardState.SUBMITTED, ShardState.SUBMITTING]
+    emulator.hold(False)
+    for _ in range(3):
         time.passes(minutes=3)
         with suppress(AssertionError):
             finish(platform, enrichment, steps_max=8)
