@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -28,8 +29,10 @@ def emulator(running: Emulator) -> Emulator:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+def postgres() -> Iterator[Postgres]:
+    # Not among pytest's own folders: each pytest that starts shuts them to all but its user, and a server that root
+    # starts runs as another.
+    with TemporaryDirectory(prefix="llm_assets_tests-") as folder, Postgres(Path(folder)) as server:
         yield server
 
 
