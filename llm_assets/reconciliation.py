@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from llm_assets.answers import read_lines, same_outcome
-from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, SystemicError
+from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, OutcomeUnknown, SystemicError
 from llm_assets.history import sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import Client
@@ -295,7 +295,7 @@ def _batches_since(client: Client, shard: Shard) -> list[Batch]:
         cursor = page.cursor
         if cursor is None or any(batch.created_at < since for batch in page.batches):
             return found
-    raise IllegalTransition(
+    raise OutcomeUnknown(
         f"shard {shard.key}: more than {_PAGES_MAX} pages of batches since its claim at {shard.claimed_at:%F %T}; "
         "its outcome must be settled by hand"
     )

@@ -1,6 +1,7 @@
 """Calls that break, and replies that never come: nothing is sent on a guess, nothing is lost, nothing is paid twice."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -10,10 +11,13 @@ import pytest
 
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import SystemicError
+from llm_assets.errors import IllegalTransition, OutcomeUnknown, SystemicError
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
+from llm_assets.providers.openai import OpenAIDialect
+from llm_assets.reconciliation import Adopt, Release, Wait, reconcile_partition
 from llm_assets.records import Reason, ShardLimits, ShardState
+from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
@@ -28,6 +32,7 @@ from llm_assets_tests.platforms import (
     submit,
     write_documents,
 )
+from llm_assets_tests.providers.http_server import json_reply, serving
 
 TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number in range(20)]
 
@@ -280,6 +285,100 @@ def test_a_claim_is_not_sent_again_while_another_may_hold_its_batch(
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+def test_what_a_dead_run_may_have_sent_a_moment_ago_is_waited_for(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, tmp_path: Path, time: Time
+) -> None:
+    plan_partition(platform, enrichment, P)
+    (shard,) = platform.ledger.shards(enrichment.name, P)
+    dead = open_platform(tmp_path / "store", emulator.url, time)
+    assert dead.ledger.claim(shard.key, owner=dead.owner, account=dead.client(shard.provider, None).account)
+    dead.close()
+    time.passes(hours=1)
+    assert reconcile_partition(platform, enrichment.name, P) == [Wait()]
+    time.passes(minutes=3)
+    assert reconcile_partition(platform, enrichment.name, P) == [Release()]
+    assert creates(emulator, enrichment) == 0
+
+
+def test_a_lost_batch_is_found_beyond_the_first_page_of_the_list(platform: Platform, emulator: Emulator) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}])
+    submit(platform, enrichment)
+    (shard,) = platform.ledger.shards(enrichment.name, P)
+    client, file = platform.client("openai", None), platform.store.local(platform.request_file(shard))
+    for number in range(OpenAIDialect.list_page_size):
+        client.create(file, staged=shard.staged_id, stamp=f"another {number}")
+    submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTED]
+
+
+def test_a_list_without_an_end_proves_nothing(platform: Platform, tmp_path: Path, time: Time) -> None:
+    enrichment = labels("anthropic")
+    counts = {"processing": 7, "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+    batch = {"id": "another", "type": "message_batch", "processing_status": "in_progress", "request_counts": counts}
+    with serving() as server:
+        server.will(json_reply({"data": [batch | {"created_at": f"{time():%FT%TZ}"}], "has_more": True}))
+        endless = open_platform(tmp_path / "endless", server.url, time)
+        write_documents(endless, TEXTS)
+        plan_partition(endless, enrichment, P)
+        (shard,) = endless.ledger.shards(enrichment.name, P)
+        endless.ledger.claim(shard.key, owner=endless.owner, account=endless.client("anthropic", None).account)
+        time.passes(hours=1)
+        with pytest.raises(OutcomeUnknown, match="must be settled by hand"):
+            reconcile_partition(endless, enrichment.name, P)
+        assert states(endless, enrichment) == [ShardState.SUBMITTING]
+        endless.close()
+
+
+def test_another_account_is_not_asked_what_became_of_a_claim(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}])
+    submit(platform, enrichment)
+    switched = with_other_keys(platform, time)
+    time.passes(hours=1)
+    assert reconcile_partition(switched, enrichment.name, P) == [Wait()]
+    assert f"{enrichment.provider}.list" not in emulator.calls()
+    assert "set the former key again" in platform.ledger.shards(enrichment.name, P)[0].message
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def with_other_keys(platform: Platform, time: Time) -> Platform:
+    others = {name: replace(found, api_key="another") for name, found in platform.credentials.items()}
+    return Platform(platform.store, platform.ledger, others, clock=time, owner=platform.owner)
+
+
+@pytest.mark.parametrize("sent_again", [False, True], ids=["the-heir-found-the-batch", "the-heir-sent-it-again"])
+def test_a_reply_that_comes_to_who_lost_the_claim(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, tmp_path: Path, time: Time, sent_again: bool
+) -> None:
+    plan = plan_partition(platform, enrichment, P)
+    slow = open_platform(tmp_path / "store", emulator.url, time)
+    emulator.hold(True)
+    emulator.faults([{"fault": "slow", "delay_s": 1, "times": 1}])
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send_planned, slow, plan)
+        while not emulator.batches():
+            assert not sending.done()
+        (shard,) = platform.ledger.shards(enrichment.name, P)
+        assert platform.ledger.take_over(shard, platform.owner, not_before=time())
+        if sent_again:
+            platform.ledger.released(shard.key)
+            send_planned(platform, plan)
+            with pytest.raises(IllegalTransition):
+                sending.result()
+            assert emulator.calls()[f"{enrichment.provider}.cancel"] == 1
+        else:
+            (found,) = reconcile_partition(platform, enrichment.name, P)
+            assert isinstance(found, Adopt)
+            assert sending.result().unknown == 0
+    slow.close()
+    emulator.hold(False)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
 def test_an_old_batch_that_is_missing_for_a_moment_is_not_given_up(
     platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
 ) -> None:
@@ -293,14 +392,60 @@ def test_an_old_batch_that_is_missing_for_a_moment_is_not_given_up(
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+@pytest.mark.parametrize(
+    ("minutes", "looks_between"), [pytest.param(40, 0, id="long-apart"), pytest.param(8, 1, id="seen-in-between")]
+)
+def test_looks_that_miss_a_batch_now_and_then_do_not_make_it_vanish(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time, minutes: int, looks_between: int
+) -> None:
+    emulator.hold(True)
+    submit(platform, enrichment)
+    for _ in range(3):
+        emulator.faults([{"fault": "retrieve_404_blip", "times": 1}])
+        for _ in range(1 + looks_between):
+            poll(platform, platform.ledger.active_shards(), calls_max=25)
+            assert states(platform, enrichment) == [ShardState.SUBMITTED]
+        time.passes(minutes=minutes)
+    emulator.hold(False)
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_a_batch_that_vanishes_before_it_is_proven_leaves_its_claim_as_open_as_before(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = labels("anthropic")
+    emulator.hold(True)
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}, {"fault": "vanished", "times": 1}])
+    submit(platform, enrichment)
+    submit(platform, enrichment)
+    assert states(platform, enrichment) == [ShardState.SUBMITTED]
+    emulator.hold(False)
+    for _ in range(3):
+        with suppress(AssertionError):
+            finish(platform, enrichment, steps_max=8)
+        time.passes(minutes=8)
+    finish(platform, enrichment)
+    assert set(enriched(platform, enrichment)["wave"]) == {1}
+
+
+def test_a_batch_in_flight_is_not_asked_about_with_another_account(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.hold(True)
+    submit(platform, enrichment)
+    report = poll(with_other_keys(platform, time), platform.ledger.active_shards(), calls_max=25)
+    assert "1 batches were submitted with another key" in report.problems[0]
+    assert (report.calls, creates(emulator, enrichment)) == (0, 1)
+
+
 def test_an_ended_batch_is_not_asked_for_with_another_account(
     platform: Platform, enrichment: Enrichment, emulator: Emulator, tmp_path: Path, time: Time
 ) -> None:
     submit(platform, enrichment)
     poll(platform, platform.ledger.active_shards(), calls_max=25)
     assert states(platform, enrichment) == [ShardState.ENDED]
-    others = {name: replace(found, api_key="another") for name, found in platform.credentials.items()}
-    switched = Platform(platform.store, platform.ledger, others, clock=time)
+    switched = with_other_keys(platform, time)
     time.passes(hours=1)
     with pytest.raises(SystemicError, match="another key or base URL"):
         collect_partition(switched, enrichment, P)
