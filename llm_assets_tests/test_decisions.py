@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LedgerError, ProviderError
 from llm_assets.platform import Platform
 from llm_assets.reconciliation import Decision, decide, open_claims
-from llm_assets.records import Reason, ShardState
+from llm_assets.records import Reason, ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
     P,
@@ -87,6 +89,20 @@ def test_a_strangers_batch_of_the_same_size_is_shown_as_such(
     assert [found.evidence for found in open_claims(platform)[0].candidates] == ["its results are others'"]
 
 
+def test_a_strangers_batch_that_somebody_adopted_is_disproved_by_its_results(
+    platform: Platform, emulator: Emulator, tmp_path: Path
+) -> None:
+    enrichment = labels("anthropic")
+    key = lose(platform, enrichment, emulator, "dropped_before_store")
+    other = open_platform(tmp_path / "other", emulator.url)
+    write_documents(other, [f"Somebody else's {number}" for number in range(len(TEXTS))])
+    submit(other, enrichment)
+    other.close()
+    decide(platform, key, Decision.ADOPT, batch_id=emulator.batches()[0]["id"], operator=BY)
+    progress = collect_partition(platform, enrichment, P)
+    assert (progress.strays, platform.ledger.shard(key).state) == (len(TEXTS), ShardState.SUBMITTING)
+
+
 def test_an_adopted_batch_is_collected_and_the_word_is_kept(
     platform: Platform, enrichment: Enrichment, emulator: Emulator
 ) -> None:
@@ -102,6 +118,7 @@ def test_an_adopted_batch_is_collected_and_the_word_is_kept(
 def test_what_is_sent_again_is_sent_at_once(platform: Platform, enrichment: Enrichment, emulator: Emulator) -> None:
     key = lose(platform, enrichment, emulator, "dropped_before_store")
     decide(platform, key, Decision.RESEND, batch_id=None, operator=BY)
+    assert [row[1:] for row in platform.ledger.decisions(key)] == [("resend", None, BY)]
     finish(platform, enrichment)
     assert enriched(platform, enrichment).height == len(TEXTS)
     assert {content["billed"] for content in emulator.contents()} == {1}
@@ -120,9 +137,20 @@ def test_an_abandoned_shard_fails_its_documents_and_sends_nothing(
 ) -> None:
     key = lose(platform, enrichment, emulator, "dropped_before_store")
     decide(platform, key, Decision.ABANDON, batch_id=None, operator=BY)
+    assert [row[1:] for row in platform.ledger.decisions(key)] == [("abandon", None, BY)]
     finish(platform, enrichment)
     assert set(reasons(platform, enrichment).values()) == {Reason.ABANDONED}
     assert emulator.accounting()["requests"] == 0
+
+
+def test_another_shards_batch_cannot_be_adopted(platform: Platform, emulator: Emulator) -> None:
+    enrichment = labels("anthropic")
+    emulator.faults([{"fault": "dropped_before_store", "times": 1}])
+    submit(platform, replace(enrichment, limits=ShardLimits(requests=3, bytes=1_000_000)))
+    lost, sent = platform.ledger.shards(enrichment.name, P)
+    with pytest.raises(LedgerError, match="belongs to another shard"):
+        decide(platform, lost.key, Decision.ADOPT, batch_id=sent.batch_id, operator=BY)
+    assert platform.ledger.decisions(lost.key) == []
 
 
 @pytest.mark.parametrize("batch_id", ["msgbatch_nobody", "batch_nobody"])

@@ -63,6 +63,12 @@ def test_every_request_is_in_one_shard_and_every_shard_within_limits(
     assert sorted(int(name, 16) for shard in shards for name in shard.fingerprints) == list(range(len(bodies)))
 
 
+@pytest.mark.parametrize(("provider", "sizes"), [("anthropic", [300, 299, 298, 297]), ("openai", [300] * 4)])
+def test_sizes_differ_where_a_lost_batch_is_told_by_its_size(tmp_path: Path, provider: str, sizes: list[int]) -> None:
+    shards = pack(tmp_path, get_provider(provider).dialect, [b"{}"] * 1_250, ShardLimits(300, 1_000_000))
+    assert [len(shard.fingerprints) for shard in shards[:4]] == sizes
+
+
 def test_nothing_to_pack_writes_nothing(tmp_path: Path) -> None:
     assert pack(tmp_path, get_provider("openai").dialect, [], ShardLimits(10, 1000)) == []
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The shipped assets in Dagster: what a person sees when it works, when it waits, and when it is refused."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llm_assets.components.resources import PROCESS_TAG
+from llm_assets.components.resources import PROCESS_TAG, WORK_TAG
 from llm_assets.definitions import defs
 from llm_assets.platform import this_process
 from llm_assets_tests.emulator_process import Emulator
@@ -38,12 +39,17 @@ def instance(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def materialize(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: dg.AssetKey, day: str = DAY
+    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: dg.AssetKey, day: str = DAY, work: str = ""
 ) -> dg.ExecuteInProcessResult:
     job = definitions.resolve_implicit_global_asset_job_def()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     return job.execute_in_process(
-        run_config=quiet, instance=instance, partition_key=day, asset_selection=list(keys), raise_on_error=False
+        run_config=quiet,
+        instance=instance,
+        partition_key=day,
+        asset_selection=list(keys),
+        raise_on_error=False,
+        tags={WORK_TAG: work} if work else None,
     )
 
 
@@ -74,6 +80,23 @@ def test_a_day_without_a_file_completes_with_empty_tables(
     result = materialize(definitions, instance, *TABLES, day=EMPTY_DAY)
     assert materialized(result) == set(TABLES)
     assert emulator.accounting()["requests"] == 0
+
+
+def test_what_is_not_kept_any_longer_is_deleted_once_a_partition_is_published(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.hold(True)
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    (sent,) = (tmp_path / "store").rglob("wave-01/*.json")
+    strange = sent.with_name("0123456789ab.json")
+    strange.write_text("of a plan that was never recorded")
+    os.utime(strange, (0, 0))
+    materialize(definitions, instance, *TABLES)
+    assert strange.exists()
+    emulator.hold(False)
+    materialize(definitions, instance, *TABLES)
+    assert sent.exists()
+    assert not strange.exists()
 
 
 def test_materializing_a_finished_partition_again_makes_no_call(
@@ -125,6 +148,17 @@ def test_a_refused_key_fails_the_partition_and_says_what_to_do_without_the_key(
     told = "".join(str(event) for event in result.all_events)
     assert SECRET not in told
     assert "delightful" not in told
+
+
+def test_a_run_of_the_sensors_does_not_release_what_waits_for_a_person(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "http_401", "times": 1}])
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    materialize(definitions, instance, BATCHES, work="submit")
+    assert emulator.calls() == {"anthropic.create": 1}
+    materialize(definitions, instance, BATCHES)
+    assert emulator.calls() == {"anthropic.create": 2}
 
 
 def test_a_missing_key_is_said_by_name(

@@ -226,6 +226,11 @@ def test_an_endpoint_that_is_not_supported_names_those_that_are() -> None:
         pytest.param(
             row(None, 0), Result("a", reason=Reason.MISSING_RESULT, provider_type="http_0"), id="status 0, no body"
         ),
+        pytest.param(
+            row({"status": "completed", "output": [], "choices": []}, 0),
+            Result("a", reason=Reason.MISSING_RESULT, provider_type="http_0"),
+            id="status 0, whatever the body",
+        ),
     ],
 )
 def test_result_lines(dialect: Dialect, line: bytes, expected: Result) -> None:

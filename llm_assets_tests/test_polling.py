@@ -1,0 +1,61 @@
+"""Which batches have ended: asked within a budget, with nobody left out for ever."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llm_assets.platform import Platform
+from llm_assets.polling import poll
+from llm_assets.records import ShardLimits, ShardState
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import P, Time, labels, open_platform, submit, write_documents
+
+# Three batches: so few are asked about one by one.
+ENRICHMENT = replace(labels("openai"), limits=ShardLimits(requests=2, bytes=1_000_000), deadline_hours=2)
+
+
+@pytest.fixture
+def time(emulator: Emulator) -> Time:
+    return Time(emulator)
+
+
+@pytest.fixture
+def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
+    opened = open_platform(tmp_path / "store", emulator.url, time)
+    write_documents(opened, [f"Review {number}" for number in range(6)])
+    submit(opened, ENRICHMENT)
+    yield opened
+    opened.close()
+
+
+def submitted(platform: Platform) -> int:
+    return [shard.state for shard in platform.ledger.shards(ENRICHMENT.name, P)].count(ShardState.SUBMITTED)
+
+
+def test_what_one_poll_had_no_calls_left_for_is_asked_by_the_next(platform: Platform) -> None:
+    shards = platform.ledger.active_shards()
+    assert poll(platform, shards, calls_max=2).calls == 2
+    assert submitted(platform) == 1
+    poll(platform, shards, calls_max=2, start=2)
+    assert submitted(platform) == 0
+
+
+def test_no_call_begins_past_the_deadline(platform: Platform, time: Time) -> None:
+    assert poll(platform, platform.ledger.active_shards(), calls_max=25, deadline=time()).calls == 0
+    assert submitted(platform) == 3
+
+
+def test_a_late_batch_is_cancelled_once_an_hour_and_within_the_budget(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "retrieve_5xx", "route": "cancel"}])
+    emulator.hold(True)
+    late = platform.ledger.active_shards()
+    time.passes(hours=3)
+    assert poll(platform, late, calls_max=3).calls == 3
+    assert emulator.calls()["openai.cancel"] == 1
+    for _ in range(2):
+        poll(platform, platform.ledger.active_shards(), calls_max=25)
+    assert emulator.calls()["openai.cancel"] == 3
