@@ -1,14 +1,18 @@
 """The ledger: legal transitions only, one winner among many, a plan and its shards together."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger import TRANSITIONS, Ledger
+from llm_assets.ledger.database import open_database
 from llm_assets.records import Batch, BatchCounts, BatchState, ShardState
 from llm_assets_tests.samples import NOW, PLAN, SHARD
 
@@ -223,3 +227,19 @@ def test_who_lost_a_claim_does_not_give_it_back(ledger: Ledger, late: Callable[[
     ledger.unsettled("k", "no reply", owner="late")
     shard = ledger.shard("k")
     assert (shard.owner, shard.staged_id, shard.message) == ("heir", None, "")
+
+
+def test_a_sqlite_ledger_is_on_disk_before_the_network_is_touched(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    engine.dispose()
+
+
+def test_a_sqlite_transaction_takes_its_turn_before_it_reads(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0)) as other:
+        with engine.begin(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        other.execute("BEGIN IMMEDIATE")
+    engine.dispose()

@@ -14,7 +14,7 @@ import pytest
 
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import StoreError, SystemicError
+from llm_assets.errors import LLMAssetsError, StoreError, SystemicError
 from llm_assets.history import results_so_far
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
@@ -396,6 +396,15 @@ def test_damage_within_the_answers_is_named_wherever_it_is_met(platform: Platfor
                 told.append(str(error))
     assert told
     assert all(f"{table.name} in the store" in text for text in told)
+
+
+def test_tables_that_lack_a_document_are_not_published(platform: Platform, enrichment: Enrichment) -> None:
+    write_documents(platform, TEXTS)
+    plan = submit(platform, enrichment)
+    platform.store.write(plan.path, platform.store.scan(plan.path).collect().tail(-1))
+    with pytest.raises(LLMAssetsError, match="20 documents, but 19 enriched and 0 failed; nothing was published"):
+        finish(platform, enrichment)
+    assert not platform.store.exists(platform.store.enriched(enrichment.name, P))
 
 
 def test_collecting_again_changes_nothing(platform: Platform, enrichment: Enrichment) -> None:

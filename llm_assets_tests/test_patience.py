@@ -251,6 +251,24 @@ def test_a_batch_that_never_finds_room_is_sent_in_halves(platform: Platform, emu
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+def test_each_refusal_for_lack_of_room_is_waited_out_twice_as_long(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "token_limit_exceeded", "times": 3}])
+    waits = []
+    for _ in range(3):
+        submit(platform, enrichment)
+        poll(platform, platform.ledger.active_shards(), calls_max=25)
+        before = time()
+        collect_partition(platform, enrichment, P)
+        (shard,) = shards(platform, enrichment)
+        assert shard.not_before is not None
+        waits.append(round((shard.not_before - before) / timedelta(minutes=1)))
+        time.passes(hours=1)
+    assert waits == [1, 2, 4]
+
+
 # -- hopeless
 
 
@@ -267,6 +285,19 @@ def test_when_most_of_the_first_batch_fails_the_rest_waits_for_a_person(
     submit(platform, enrichment)  # somebody has looked
     assert finish(platform, enrichment)[-1] is Step.NOTHING
     assert enriched(platform, enrichment).height == len(TEXTS)
+
+
+def test_what_somebody_has_looked_at_does_not_hold_the_rest_again(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    enrichment = replace(enrichment, limits=HALF)
+    plan_partition(platform, enrichment, P)
+    emulator.faults([{"fault": "schema_violation"}])
+    send_one(platform, enrichment)
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    assert "20 of the first 20 requests failed" in collect_partition(platform, enrichment, P).held
+    assert plan_partition(platform, enrichment, P).held == ""
+    assert collect_partition(platform, enrichment, P).held == ""
 
 
 def test_a_few_failures_hold_nothing(platform: Platform, enrichment: Enrichment, emulator: Emulator) -> None:

@@ -58,7 +58,10 @@ def test_every_reason_is_in_the_failure_table() -> None:
         pytest.param([(1, None), (2, Reason.EXPIRED)], Standing.ANSWERED, id="an-answer-is-never-lost-again"),
         pytest.param([(1, Reason.EXPIRED)] * 2, Standing.DUE, id="one-attempt-left"),
         pytest.param([(1, Reason.EXPIRED)] * 3, Standing.FAILED, id="attempts-used-up"),
-        pytest.param([(1, Reason.CAPACITY)] * 9, Standing.DUE, id="capacity-counts-no-attempt"),
+        pytest.param([(1, Reason.CAPACITY)] * 9, Standing.DUE, id="capacity-is-waited-for"),
+        pytest.param(
+            [*[(1, Reason.CAPACITY)] * 9, (2, Reason.OVERLOADED)], Standing.DUE, id="capacity-counts-no-attempt"
+        ),
         pytest.param([(1, Reason.CAPACITY)] * (CAPACITY_REFUSALS_MAX - 1), Standing.DUE, id="capacity-once-more"),
         pytest.param([(1, Reason.CAPACITY)] * CAPACITY_REFUSALS_MAX, Standing.FAILED, id="capacity-never"),
         pytest.param([(1, Reason.INVALID_REQUEST)], Standing.FAILED, id="permanent"),

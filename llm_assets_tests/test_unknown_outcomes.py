@@ -145,6 +145,26 @@ def test_a_rate_limit_is_waited_out_without_counting_an_attempt(
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+@pytest.mark.parametrize(
+    ("rule", "seconds"),
+    [
+        pytest.param({"fault": "http_429", "retry_after_s": 300}, 300, id="retry-after"),
+        pytest.param({"fault": "http_429"}, 60, id="no-retry-after"),
+    ],
+)
+def test_what_was_refused_for_now_is_not_sent_before_its_time(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time, rule: dict[str, object], seconds: int
+) -> None:
+    emulator.faults([rule | {"times": 1}])
+    submit(platform, enrichment)
+    time.passes(seconds=seconds - 20)
+    submit(platform, enrichment)
+    assert creates(emulator, enrichment) == 1
+    time.passes(seconds=25)
+    submit(platform, enrichment)
+    assert creates(emulator, enrichment) == 2
+
+
 @pytest.mark.parametrize("code", ["token_limit_exceeded", "file_not_found"])
 def test_a_batch_refused_for_lack_of_room_is_sent_again_later(
     platform: Platform, emulator: Emulator, time: Time, code: str
