@@ -86,7 +86,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     try:
         batch = client.batch(shard.batch_id)
     except NotThere as error:
-        if shard.code == VANISHED or platform.is_gone(shard, error):
+        if shard.code == VANISHED or platform.missing_for_good(shard, error):
             return _vanished(platform, shard)
         return _later(platform, shard)
     if batch.state is BatchState.IN_PROGRESS:
@@ -96,7 +96,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     try:
         intake = _fetch(platform, client, shard, batch)
     except NotThere as error:
-        if not platform.is_gone(shard, error):
+        if not platform.missing_for_good(shard, error):
             return _later(platform, shard)
         return _fail_as_a_whole(platform, shard, Reason.RESULTS_GONE, error.code, str(error))
     if intake is None:
@@ -128,7 +128,7 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
                 _check_complete(shard, batch, intake)
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
-        gone = platform.is_gone(shard, error)
+        gone = platform.missing_for_good(shard, error)
         return intake if gone and error.code == _SHORT else None
     return intake
 

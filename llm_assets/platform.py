@@ -109,8 +109,10 @@ class Platform:
             client.close()
         self.ledger.close()
 
-    def is_gone(self, shard: Shard, error: ProviderError) -> bool:
-        """Whether what was not there just now has been missing for so long that it will not come any more."""
+    def missing_for_good(self, shard: Shard, error: ProviderError) -> bool:
+        """Write down that something of a shard was not there just now. True when it has been missing for so long that
+        it will not come any more.
+        """
         since = self.ledger.missing(shard, str(error), forgotten_after=self.missing_tolerance)
         return self.clock() >= since + self.missing_tolerance
 

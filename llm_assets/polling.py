@@ -117,7 +117,7 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget:
         batch = client.batch(shard.batch_id)
     except NotThere as error:
         # Counted from the first time that it was not there: an old batch may be missing for a moment too.
-        if not platform.is_gone(shard, error):
+        if not platform.missing_for_good(shard, error):
             return
         report.problems += (f"batch {shard.batch_id} has vanished: {error}",)
         with suppress(IllegalTransition):

@@ -98,7 +98,7 @@ def _publish(platform: Platform, plan: Plan, enriched: pl.DataFrame, failed: pl.
         ):
             table.write_parquet(files.enter_context(store.writing(path)), compression="zstd")
         with platform.ledger.publishing(plan):
-            files.close()
+            files.close()  # both tables are whole, and take their places now
 
 
 def _check_kept(enrichment: Enrichment, plan: Plan, wants: pl.LazyFrame) -> None:

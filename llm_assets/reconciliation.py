@@ -94,7 +94,7 @@ def reconcile_partition(platform: Platform, enrichment: str, partition: str) -> 
     unfinished = [
         shard
         for shard in platform.ledger.shards(enrichment, partition)
-        if shard.state is ShardState.SUBMITTING and _is_ours_to_settle(platform, shard)
+        if shard.state is ShardState.SUBMITTING and _take_over(platform, shard)
     ]
     return [_reconcile(platform, platform.ledger.shard(shard.key)) for shard in unfinished]
 
@@ -138,13 +138,13 @@ def open_claims(platform: Platform) -> list[OpenClaim]:
 def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | None, operator: str) -> None:
     """Do what an operator says about a claim, and write down who said so.
 
-    Raises LLMAssetsError, and changes nothing, when the claim is not open, its run may be alive, or what the provider
+    Raises LLMAssetsError, and settles nothing, when the claim is not open, its run may be alive, or what the provider
     says speaks against it.
     """
     shard = next((shard for shard in platform.ledger.unfinished_claims() if shard.key == key), None)
     if shard is None:
         raise LedgerError(f"no claim of shard {key!r} is open; `llm-assets reconcile` lists those that are")
-    if not _is_ours_to_settle(platform, shard):
+    if not _take_over(platform, shard):
         raise LedgerError(f"the run that claimed shard {key} ({shard.owner}) is alive: wait for its end, or stop it")
     client = _client_of(platform, shard)
     if decision is Decision.ADOPT:
@@ -234,7 +234,8 @@ def _client_of(platform: Platform, shard: Shard) -> Client:
 # -- the parts of both
 
 
-def _is_ours_to_settle(platform: Platform, shard: Shard) -> bool:
+def _take_over(platform: Platform, shard: Shard) -> bool:
+    """Make a claim this platform's own to settle, if its owner is proven to be gone. False when it is not."""
     if shard.owner == platform.owner:
         return True
     ledger = platform.ledger
@@ -250,7 +251,7 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
     batches = _batches_since(client, shard)
     taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
     stamped = platform.dialect_of(shard).carries_stamp
-    decision = verdict(
+    found = verdict(
         shard,
         batches,
         taken,
@@ -259,7 +260,7 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         now=platform.clock(),
         visibility_delay=platform.visibility_delay,
     )
-    match decision:
+    match found:
         case Adopt(batch):
             with suppress(IllegalTransition):  # another claim took it at the same moment: the next look tells
                 platform.ledger.submitted(shard.key, batch, adopted=not stamped)
@@ -268,8 +269,8 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
                 message = "the provider has no batch of this claim"
                 platform.ledger.released(shard.key, of_owner=platform.owner, message=message)
         case Wait():
-            _unsettled(platform, shard, decision, "the provider lists no batch of this claim yet")
-    return decision
+            _unsettled(platform, shard, found, "the provider lists no batch of this claim yet")
+    return found
 
 
 def _has_rivals(platform: Platform, shard: Shard) -> bool:
@@ -279,9 +280,9 @@ def _has_rivals(platform: Platform, shard: Shard) -> bool:
     )
 
 
-def _unsettled(platform: Platform, shard: Shard, decision: Verdict, message: str) -> Verdict:
+def _unsettled(platform: Platform, shard: Shard, found: Verdict, message: str) -> Verdict:
     platform.ledger.unsettled(shard.key, message, owner=platform.owner)
-    return decision
+    return found
 
 
 def _batches_since(client: Client, shard: Shard) -> list[Batch]:

@@ -245,9 +245,9 @@ class Shard:
     `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
     size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
     submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
-    not have what it should;
-    `schema_digest` names the output schema that the answers were asked for, `results` the table that holds them once
-    collected. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it was.
+    not have what it should. `schema_digest` names the output schema that the answers were asked for, `results` the
+    table that holds them once collected. `swept_at` is when its request file was deleted, `forgotten_at` when what the
+    provider kept of it was.
     """
 
     key: str
