@@ -111,6 +111,22 @@ def test_a_batch_that_becomes_visible_late_is_waited_for(
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+def test_a_call_that_took_minutes_may_show_its_batch_as_long_after_its_end(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    plan = plan_partition(platform, enrichment, P)
+    emulator.faults([{"fault": "slow", "delay_s": 1}, {"fault": "http_500", "times": 1}])
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send_planned, platform, plan)
+        while creates(emulator, enrichment) == 0:
+            assert not sending.done()
+        time.passes(minutes=10)
+        assert sending.result().unknown == 1
+    assert reconcile_partition(platform, enrichment.name, P) == [Wait()]
+    time.passes(minutes=3)
+    assert reconcile_partition(platform, enrichment.name, P) == [Release()]
+
+
 def test_a_list_that_fails_is_no_proof_that_nothing_was_created(
     platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
 ) -> None:
