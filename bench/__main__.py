@@ -12,7 +12,7 @@ from bench.report import numbers, table
 
 
 def main(
-    documents: Annotated[int, typer.Option(min=1, envvar="BENCH_DOCUMENTS", help="How many to make up.")] = 50_000,
+    documents: Annotated[int, typer.Option(min=1, envvar="BENCH_DOCUMENTS", help="How many to make up.")] = 100_000,
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured; medians count.")] = 3,
     output: Annotated[Path, typer.Option(help="The file for the numbers.")] = Path(".bench/results.json"),
 ) -> None:

@@ -10,11 +10,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from bench.phase import Measured, run_phase
-from bench.task import PROVIDERS, share_documents, write_documents
+from bench.process_tree import cpu_s
+from bench.task import PROVIDERS, change_one, share_documents, write_documents
 from llm_assets_tests.emulator_process import Emulator
 
-PHASES = {"platform_run": ("submit", "collect", "again"), "plain_script": ("submit", "collect")}
-# What counts as the work itself; `again` is what it costs when there is none.
+PHASES = {"platform_run": ("submit", "collect", "again", "changed"), "plain_script": ("submit", "collect", "read")}
+# What counts as the work itself; `again` and `changed` are what it costs when there is none, or one document's,
+# `read` is what the SDK alone takes to hand over results.
 _WORK = ("submit", "collect")
 
 
@@ -26,11 +28,13 @@ class Comparison:
     text_bytes: int
     runs: int
     found: dict[tuple[str, str, str], list[Measured]] = field(default_factory=dict)
+    server_cpu_s: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, provider: str, contender: str, phase: str, measured: Measured) -> None:
         """Keep what one phase took. Raises RuntimeError when it did not handle every document."""
-        if phase != "again" and measured.documents != self.documents:
-            raise RuntimeError(f"{contender} {phase} {provider}: {measured.documents} of {self.documents} documents")
+        expected = 1 if phase == "changed" else self.documents
+        if measured.documents != expected:
+            raise RuntimeError(f"{contender} {phase} {provider}: {measured.documents} of {expected} documents")
         self.found.setdefault((provider, contender, phase), []).append(measured)
 
     def wall_s(self, provider: str, contender: str, *phases: str) -> float:
@@ -40,6 +44,14 @@ class Comparison:
     def cpu_s(self, provider: str, contender: str, *phases: str) -> float:
         """As `wall_s`, of the processor's time."""
         return self._median(provider, contender, phases, lambda one: one.cpu_s)
+
+    def cpu_started_s(self, provider: str, contender: str, *phases: str) -> float:
+        """As `cpu_s`, and what starting the processes took."""
+        return self._median(provider, contender, phases, lambda one: one.cpu_started_s)
+
+    def server_s(self, provider: str, contender: str) -> float:
+        """The median of the processor's time that the emulator took for all of a contender's phases."""
+        return median(self.server_cpu_s[provider, contender])
 
     def peak_mib(self, provider: str, contender: str, *phases: str) -> float:
         """The largest of the phases' peaks, by medians over the runs."""
@@ -65,11 +77,22 @@ def compare(documents: int, runs: int, scratch: Path, tell: Callable[[str], None
                 for contender in _turns(run):
                     tell(f"run {run} of {runs}: {provider}, {contender.replace('_', ' ')}")
                     with _fresh_root(Path(folder), source) as root:
-                        for phase in PHASES[contender]:
-                            found = run_phase(contender, phase, provider, root, emulator.url)
-                            comparison.add(provider, contender, phase, found)
+                        _run(comparison, contender, provider, root, emulator)
                     emulator.reset()
     return comparison
+
+
+def _run(comparison: Comparison, contender: str, provider: str, root: Path, emulator: Emulator) -> None:
+    """All phases of a contender. Raises RuntimeError where `again` reaches for the network."""
+    begun = cpu_s(emulator.pid)
+    for phase in PHASES[contender]:
+        if phase == "changed":
+            change_one(root)
+        calls = emulator.calls() if phase == "again" else {}
+        comparison.add(provider, contender, phase, run_phase(contender, phase, provider, root, emulator.url))
+        if phase == "again" and calls != emulator.calls():
+            raise RuntimeError(f"{contender} {phase} {provider}: network calls, {calls} and then {emulator.calls()}")
+    comparison.server_cpu_s.setdefault((provider, contender), []).append(cpu_s(emulator.pid) - begun)
 
 
 def _turns(run: int) -> list[str]:

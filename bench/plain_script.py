@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
+from jinja2 import Template
 from pydantic import BaseModel
 
 from bench.task import KEY, MAX_TOKENS, MODELS, SYSTEM, documents_path, enrichment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # one SDK a process, so that the other one's size does not co
 
 Json = dict[str, Any]
 
-_PROMPT = "{text}"
+_PROMPT = Template("{{ text }}")
 _BATCH_REQUESTS = 50_000
 _POLL_SECONDS = 0.2
 _ENDPOINT: Literal["/v1/responses"] = "/v1/responses"
@@ -80,6 +81,16 @@ def collect(provider: str, root: Path, url: str) -> int:
     return table.height
 
 
+def read(provider: str, root: Path, url: str) -> int:
+    """Only fetch and validate all results, and keep nothing. Returns how many there were."""
+    results = _anthropic_results if provider == "anthropic" else _openai_results
+    return sum(
+        isinstance(Answer.model_validate_json(text), Answer)
+        for batch_id in _batch_ids(root)
+        for _, text, _ in results(url, batch_id)
+    )
+
+
 def _batch_ids(root: Path) -> list[str]:
     batch_ids: list[str] = json.loads((root / "batches.json").read_text())
     return batch_ids
@@ -105,7 +116,7 @@ def _send_anthropic(url: str, rows: list[tuple[str, str]], schema: Json) -> str:
                 "model": MODELS["anthropic"],
                 "max_tokens": MAX_TOKENS,
                 "system": SYSTEM,
-                "messages": [{"role": "user", "content": _PROMPT.format(text=text)}],
+                "messages": [{"role": "user", "content": _PROMPT.render(text=text)}],
                 "output_config": {"format": {"type": "json_schema", "schema": schema}},
             },
         }
@@ -126,7 +137,7 @@ def _send_openai(url: str, rows: list[tuple[str, str]], schema: Json) -> str:
                     "model": MODELS["openai"],
                     "max_output_tokens": MAX_TOKENS,
                     "instructions": SYSTEM,
-                    "input": [{"role": "user", "content": _PROMPT.format(text=text)}],
+                    "input": [{"role": "user", "content": _PROMPT.render(text=text)}],
                     "text": {"format": wanted},
                 },
             }

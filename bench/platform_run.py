@@ -60,6 +60,12 @@ def again(provider: str, root: Path, url: str) -> int:
         return plan.documents
 
 
+def changed(provider: str, root: Path, url: str) -> int:
+    """Materializing `batches` when one document says something else. Returns the requests that were sent."""
+    with _platform(root, url) as platform:
+        return _submit(platform, provider)
+
+
 def _submit(platform: Platform, provider: str) -> int:
     asked = enrichment(provider)
     reconcile_partition(platform, asked.name, PARTITION)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from llm_assets.documents import SLICE_ROWS
+from llm_assets.documents import SLICE_ROWS, DocumentSource
 from llm_assets.enrichment import Enrichment
 from llm_assets.output_schema import OutputSchema
 from llm_assets.prompt import Prompt
@@ -28,6 +29,7 @@ TOPICS = ("quality", "price", "delivery", "service", "other")
 _LONG_SHARE = 0.03
 _SENTENCES_SHORT, _SENTENCES_LONG = 14, 140
 _POOL = 4000
+_SLICE = 50_000
 _WORDS = """
     the a this that one some many few every other machine letter garden window engine paper winter river story kettle
     good bad quick slow heavy light bright dull broken perfect late early cheap solid loud quiet works stops arrives
@@ -57,20 +59,43 @@ def enrichment(provider: str) -> Enrichment:
 
 
 def write_documents(root: Path, count: int) -> int:
-    """Write `count` documents into the store at `root`; the same for the same count. Returns their text's bytes.
+    """Write `count` documents into the store at `root`, as the asset `documents` does. Returns their text's bytes.
 
-    Most are about 1 KB, three in a hundred about 10 KB, and no two are alike.
+    They are the same for the same count. Most are about 1 KB, three in a hundred about 10 KB, and no two are alike.
+    They are made and written by slices: any number takes the same memory.
     """
-    random = Random(count)  # noqa: S311 (texts, not secrets)
+    text_bytes = 0
+    with TemporaryDirectory(prefix="bench-source-", dir=_made(root)) as folder:
+        for start in range(0, count, _SLICE):
+            documents = _slice(start, min(_SLICE, count - start))
+            documents.write_parquet(_made(Path(folder, PARTITION)) / f"{start:012}.parquet", compression="lz4")
+            text_bytes += int(documents["text"].str.len_bytes().sum())
+        source = DocumentSource(DOCUMENTS, "{partition}/*.parquet", "document_id", "text", base=Path(folder))
+        source.write(PARTITION, documents_path(root))
+    return text_bytes
+
+
+def _slice(start: int, count: int) -> pl.DataFrame:
+    random = Random(start)  # noqa: S311 (texts, not secrets)
     words = _WORDS.split()
     pool = [" ".join(random.choices(words, k=12)) + ". " for _ in range(_POOL)]
-    lengths = [_SENTENCES_LONG if random.random() < _LONG_SHARE else _SENTENCES_SHORT for _ in range(count)]
-    texts = [f"Report {number}. " + "".join(random.choices(pool, k=k)) for number, k in enumerate(lengths)]
-    frame = pl.DataFrame({"document_id": [f"d{number:08}" for number in range(count)], "text": texts})
-    # Row groups as the asset `documents` writes them: they are what reading by slices holds in memory.
-    documents_path(root).parent.mkdir(parents=True)
-    frame.write_parquet(documents_path(root), compression="zstd", row_group_size=SLICE_ROWS)
-    return sum(map(len, texts))
+    numbers = range(start, start + count)
+    lengths = [_SENTENCES_LONG if random.random() < _LONG_SHARE else _SENTENCES_SHORT for _ in numbers]
+    texts = [
+        f"Report {number}. " + "".join(random.choices(pool, k=k)) for number, k in zip(numbers, lengths, strict=True)
+    ]
+    return pl.DataFrame({"document_id": [f"d{number:09}" for number in numbers], "text": texts})
+
+
+def change_one(root: Path) -> None:
+    """Give the store at `root` documents of its own, of which one in the middle says something else than before."""
+    path = documents_path(root)
+    documents = pl.scan_parquet(path)
+    middle = documents.select(pl.len()).collect().item() // 2
+    text = pl.when(pl.int_range(pl.len()) == middle).then(pl.col("text") + "Changed.").otherwise("text").alias("text")
+    changed = path.with_suffix(".changed")
+    documents.with_columns(text).sink_parquet(changed, compression="zstd", row_group_size=SLICE_ROWS)
+    changed.replace(path)
 
 
 def documents_path(root: Path) -> Path:
@@ -81,5 +106,10 @@ def documents_path(root: Path) -> Path:
 
 def share_documents(root: Path, other: Path) -> None:
     """Give another root the same file of documents."""
-    documents_path(other).parent.mkdir(parents=True)
+    _made(documents_path(other).parent)
     os.link(documents_path(root), documents_path(other))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -51,6 +51,12 @@ class Emulator:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def openai_url(self) -> str:
         """OpenAI's base URL."""
         return f"{self.url}/v1"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     "docs_per_s",
     "docs_per_cpu_s",
+    "docs_per_cpu_started_s",
+    "server_cpu_s",
     "peak_mib",
     "noop_docs_per_s",
     "wall_ratio_script",
@@ -54,17 +57,23 @@ def comparison(runs: int, measured: Callable[[str, str], Measured]) -> Compariso
     """What both contenders took, the same in every run."""
     made = Comparison(documents=100, text_bytes=1, runs=runs)
     for provider in ("anthropic", "openai"):
-        for contender, phases in (("platform_run", "submit collect again"), ("plain_script", "submit collect")):
+        for contender, phases in (
+            ("platform_run", "submit collect again changed"),
+            ("plain_script", "submit collect read"),
+        ):
+            made.server_cpu_s[provider, contender] = [1.0]
             for phase in phases.split():
+                taken = measured(provider, contender)
+                taken = replace(taken, documents=1) if phase == "changed" else taken
                 for _ in range(runs):
-                    made.add(provider, contender, phase, measured(provider, contender))
+                    made.add(provider, contender, phase, taken)
     return made
 
 
 def test_ratios_above_one_favour_the_platform_and_the_worse_protocol_is_the_headline() -> None:
     def measured(provider: str, contender: str) -> Measured:
         slow = {"platform_run": 1.0, "plain_script": 2.0 if provider == "anthropic" else 3.0}[contender]
-        return Measured(documents=100, wall_s=slow, cpu_s=slow, peak_mib=100 * slow)
+        return Measured(documents=100, wall_s=slow, cpu_s=slow, peak_mib=100 * slow, cpu_started_s=slow)
 
     found = numbers(comparison(2, measured))
     assert (found["wall_ratio_script_anthropic"], found["wall_ratio_script_openai"]) == (2, 3)
