@@ -144,8 +144,11 @@ def _useful(folder: Path) -> Iterator[str]:
     """The custom_ids whose answer, as the emulator wrote it, is finished and obeys the schema."""
     lines = folder / "results.jsonl"
     for line in lines.read_bytes().split(b"\n") if lines.exists() else ():
-        row = json.loads(line) if line else {}
-        if row and _is_useful(row):
+        try:
+            row = json.loads(line)
+        except ValueError:  # nothing, or what a fault wrote
+            continue
+        if _is_useful(row):
             yield row["custom_id"]
 
 

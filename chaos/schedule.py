@@ -133,7 +133,7 @@ def _rule(random: Random, provider: str) -> Rule:
     rule: Rule = {"fault": fault.name, "provider": provider}
     if scope is Scope.ROW:
         rule |= {"rate": round(random.uniform(0.03, 0.6), 2), "seed": random.randrange(1000)}
-        return rule | {"attempts": random.choice((1, 1, 1, 2, "always"))}
+        return rule | {"attempts": random.choice((1, 1, 1, 2, "always"))} | _options(random, fault)
     if random.random() < 0.3 and fault.name != "retrieve_404_blip":
         rule |= {"rate": round(random.uniform(0.1, 0.5), 2), "seed": random.randrange(1000)}
     else:
@@ -168,6 +168,10 @@ def _options(random: Random, fault: Fault) -> Rule:
             return {"status": random.choice((500, 502, 503))}
         case "all_errored" | "only_error_file":
             return {"error": random.choice(("api_error", "overloaded", "invalid", "rate_limit"))}
+        case "counts_disagree":
+            return {"by": random.choice((-2, 1, 2))}
+        case "huge_answer":  # just beyond what is read, and seldom: time is better spent on other things
+            return {"mb": 17, "rate": 0.03}
         case _:
             return {}
 

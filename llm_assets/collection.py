@@ -125,7 +125,7 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
             with attempt, platform.store.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-                _check_complete(shard, batch, intake)
+                _check_complete(shard, batch, intake, expected=min(batch.counts.finished, len(sent)))
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
         gone = platform.missing_for_good(shard, error)
@@ -133,11 +133,11 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
     return intake
 
 
-def _check_complete(shard: Shard, batch: Batch, intake: Intake) -> None:
+def _check_complete(shard: Shard, batch: Batch, intake: Intake, *, expected: int) -> None:
     """Lines that nobody asked for do not stand in for missing ones; alone, they disprove an adopted batch."""
     found = len(intake.by_fingerprint)
-    if found < batch.counts.finished and not _is_disproved(shard, intake):
-        problem = f"results of {found} requests, expected {batch.counts.finished}"
+    if found < expected and not _is_disproved(shard, intake):
+        problem = f"results of {found} requests, expected {expected}"
         raise DownloadIncomplete(f"batch {batch.batch_id}: {problem}", code=_SHORT)
 
 

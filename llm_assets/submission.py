@@ -34,7 +34,7 @@ from llm_assets.errors import (
 )
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, sent_fingerprints
 from llm_assets.platform import Platform
-from llm_assets.providers import FILE_NOT_VISIBLE, Client
+from llm_assets.providers import FILE_NOT_VISIBLE, TOO_LARGE, Client
 from llm_assets.records import (
     REQUESTS_SCHEMA,
     Amendment,
@@ -237,9 +237,10 @@ def _give_back(platform: Platform, shard: Shard, error: ProviderError, *, not_be
 
 def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     """Give every request of a refused shard its outcome; the table is in place before the ledger says so."""
-    outcomes = same_outcome(
-        sent_fingerprints(platform.store, shard), Reason.INVALID_REQUEST, error.code, str(error), shard.wave
-    )
+    reason = Reason.INVALID_REQUEST
+    if error.code == TOO_LARGE:  # smaller shards may pass, until one document is too large by itself
+        reason = Reason.CAPACITY if shard.requests > 1 else Reason.DOCUMENT_TOO_LARGE
+    outcomes = same_outcome(sent_fingerprints(platform.store, shard), reason, error.code, str(error), shard.wave)
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, outcomes)
     with suppress(IllegalTransition):
@@ -339,11 +340,12 @@ class _Draft:
     def _refused_requests(self) -> int | None:
         """How many requests the smallest shard of the partition had that the provider never had room for."""
         shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
-        no_room = [shard for shard in shards if shard.state is ShardState.COLLECTED and self._had_no_room(shard)]
+        no_room = [shard for shard in shards if shard.collected_at and self._had_no_room(shard)]
         return min((shard.requests for shard in no_room), default=None)
 
     def _had_no_room(self, shard: Shard) -> bool:
-        return KIND_OF[self._platform.dialect_of(shard).batch_reason(shard.code)] is FailureKind.CAPACITY
+        reason = self._platform.dialect_of(shard).batch_reason(shard.code)
+        return shard.code == TOO_LARGE or KIND_OF[reason] is FailureKind.CAPACITY
 
     def _documents(self) -> Iterator[pl.DataFrame]:
         store = self._platform.store

@@ -87,15 +87,24 @@ def submit(platform: Platform, enrichment: Enrichment, partition: str = P, *, re
 def finish(platform: Platform, enrichment: Enrichment, partition: str = P, *, steps_max: int = 60) -> list[Step]:
     """Do what is due until nothing is, or until somebody must act. Returns the steps that were taken."""
     taken: list[Step] = []
-    while (step := _next(platform, enrichment, partition)) not in (Step.NOTHING, Step.HELD):
-        taken.append(step)
+    while not taken or taken[-1] not in (Step.NOTHING, Step.HELD):
         assert len(taken) <= steps_max, f"no end after {taken}"
-        if step is Step.SUBMIT:
-            submit(platform, enrichment, partition)
-        elif step is Step.COLLECT:
-            collect_partition(platform, enrichment, partition)
+        taken.append(go_on(platform, enrichment, partition))
+    return taken
+
+
+def go_on(platform: Platform, enrichment: Enrichment, partition: str = P) -> Step:
+    """Do what is due, and return what that was; then poll, as the sensor does at its next tick."""
+    plan = platform.ledger.plan(enrichment.name, partition)
+    assert plan is not None
+    step = next_step(plan, platform.ledger.shards(enrichment.name, partition), platform.clock())
+    if step is Step.SUBMIT:
+        submit(platform, enrichment, partition)
+    elif step is Step.COLLECT:
+        collect_partition(platform, enrichment, partition)
+    if step not in (Step.NOTHING, Step.HELD):
         poll(platform, platform.ledger.active_shards(), calls_max=25)
-    return [*taken, step]
+    return step
 
 
 def run(platform: Platform, enrichment: Enrichment, texts: list[str | None]) -> Progress:
@@ -120,9 +129,3 @@ def reasons(platform: Platform, enrichment: Enrichment) -> dict[str, Reason]:
     """Why the failed documents failed, by id."""
     rows = failed(platform, enrichment).select("document_id", "reason").iter_rows()
     return {document_id: Reason(reason) for document_id, reason in rows}
-
-
-def _next(platform: Platform, enrichment: Enrichment, partition: str) -> Step:
-    plan = platform.ledger.plan(enrichment.name, partition)
-    assert plan is not None
-    return next_step(plan, platform.ledger.shards(enrichment.name, partition), platform.clock())

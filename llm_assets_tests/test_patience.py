@@ -26,6 +26,7 @@ from llm_assets_tests.platforms import (
     finish,
     labels,
     open_platform,
+    reasons,
     submit,
     write_documents,
 )
@@ -249,6 +250,17 @@ def test_a_batch_that_never_finds_room_is_sent_in_halves(platform: Platform, emu
     keep_going(platform, enrichment, time, 120)
     assert [shard.requests for shard in shards(platform, enrichment)] == [40, 20, 20]
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
+def test_what_is_too_large_for_the_provider_is_sent_in_halves_down_to_single_documents(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "html_413"}])
+    submit(platform, enrichment)
+    keep_going(platform, enrichment, time, 600)
+    assert [shard.requests for shard in shards(platform, enrichment)][:3] == [40, 20, 20]
+    assert set(reasons(platform, enrichment).values()) == {Reason.DOCUMENT_TOO_LARGE}
+    assert len(failed(platform, enrichment)) == 40
 
 
 def test_each_refusal_for_lack_of_room_is_waited_out_twice_as_long(

@@ -253,7 +253,7 @@ def test_what_the_provider_keeps_is_left_to_it_unless_declared(
         pytest.param([], id="answered"),
         pytest.param([{"fault": "overloaded", "rate": 0.5, "seed": 1}], id="half-failed"),
         pytest.param([{"fault": "line_errors", "provider": "openai"}], id="refused-as-a-whole"),
-        pytest.param([{"fault": "html_413"}], id="rejected"),
+        pytest.param([{"fault": "http_400", "route": "create"}], id="rejected"),
     ],
 )
 def test_once_collected_nothing_is_left_at_the_provider_if_so_declared(

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from llm_assets.emulator.anthropic_rows import INVALID, AnthropicRows, error_envelope, message
 from llm_assets.emulator.clock import rfc3339
 from llm_assets.emulator.intake import BodyProblem, RowIndex, TooManyRows, index_requests, mapped
-from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of
+from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of, said_counts
 from llm_assets.emulator.limits import Limits
 from llm_assets.emulator.models import Question
 from llm_assets.emulator.replies import BodyTooLarge, body_to_disk, file_reply, json_reply, new_key
@@ -28,6 +28,7 @@ VERSIONS = ("2026-10-21",)
 RESULTS_KEPT_S = 29 * 24 * 3600.0
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LIMIT_MAX, _LIMIT = 1000, 20
+_FOREIGN_URL = "https://results.example/"
 _COUNTS = ("succeeded", "errored", "canceled", "expired")
 _TOO_LARGE = "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n</body>\r\n</html>\r\n"
 
@@ -128,7 +129,8 @@ class Anthropic:
     async def retrieve(self, request: Request) -> Response:
         """One batch."""
         batch = await run_in_threadpool(self._settled, request.path_params["batch_id"])
-        return json_reply(self._shown(batch, str(request.base_url)))
+        foreign = request.scope["emulator.foreign_url"]
+        return json_reply(self._shown(batch, _FOREIGN_URL if foreign else str(request.base_url)))
 
     async def list_batches(self, request: Request) -> Response:
         """Batches, newest first."""
@@ -159,8 +161,9 @@ class Anthropic:
         batch = await run_in_threadpool(self._settled, request.path_params["batch_id"])
         if batch["status"] != "ended" or self._archived_at(batch) is not None:
             raise not_found(f"Results of batch {batch['id']} are not available")
-        share = request.scope.get("emulator.share", 1.0)
-        return file_reply(self._storage.batch_folder(batch["id"]) / "results.jsonl", "application/x-jsonl", share)
+        path = self._storage.batch_folder(batch["id"]) / "results.jsonl"
+        share, shuffled = request.scope["emulator.share"], request.scope["emulator.shuffled"]
+        return file_reply(path, "application/x-jsonl", share=share, shuffled=shuffled)
 
     # -- what they do
 
@@ -248,7 +251,7 @@ class Anthropic:
         archived_at = self._archived_at(batch)
         url = f"{base_url.rstrip('/')}/v1/messages/batches/{batch['id']}/results"
         # No live progress: until the end every row is processing.
-        counts = {"processing": 0, **facts["counts"]} if ended else dict.fromkeys(("processing", *_COUNTS), 0)
+        counts = {"processing": 0, **said_counts(batch)} if ended else dict.fromkeys(("processing", *_COUNTS), 0)
         if not ended:
             counts["processing"] = batch["rows"]
         return {

@@ -68,8 +68,13 @@ _MENU = (
     Fault("empty_content", Scope.ROW, "The answer has no text at all; billed."),
     Fault("thinking_first", Scope.ROW, "A block of thinking stands before the answer."),
     Fault("u2028", Scope.ROW, "The answer holds U+2028 and U+0085, raw: one line that careless readers cut in two."),
+    Fault("huge_answer", Scope.ROW, "The answer is `mb` (50) megabytes of text that is no JSON; billed."),
+    Fault("deep_answer", Scope.ROW, "The answer is 10,000 brackets, one in the other; billed."),
     Fault("missing_row", Scope.ROW, "Counted as done, but in no file; not billed."),
     Fault("duplicate_row", Scope.ROW, "The row's line comes twice."),
+    Fault("duplicate_conflict", Scope.ROW, "A second line for the row, after the first, says something else."),
+    Fault("stray_row", Scope.ROW, "After the row's line comes one for a custom_id that nobody sent."),
+    Fault("garbage_line", Scope.ROW, "After the row's line comes one that is no JSON."),
     Fault(
         "status_zero",
         Scope.ROW,
@@ -86,13 +91,14 @@ _MENU = (
     Fault("slow_cancelling", Scope.BATCH, "Stays cancelling for `for_s` (600) seconds."),
     Fault("stalled_finalizing", Scope.BATCH, "Stays finalizing for `for_s` (600) seconds.", (OPENAI,)),
     Fault("stalled", Scope.BATCH, "Stays in progress for `for_s` (600) seconds more."),
-    Fault("vanished", Scope.BATCH, "Answers 404 and is not listed, from its end on."),
-    Fault("expired_file", Scope.BATCH, "Output and error file are gone although the batch names them.", (OPENAI,)),
-    Fault("results_gone", Scope.BATCH, "The results are archived: results_url is null.", (ANTHROPIC,)),
+    Fault("counts_disagree", Scope.BATCH, "At its end the counts say `by` (1) more answered rows than there are."),
+    Fault("vanished", Scope.BATCH, "Answers 404 and is not listed, from its end on; what it did is billed."),
+    Fault("expired_file", Scope.BATCH, "The files that the batch names are gone at its end; billed.", (OPENAI,)),
+    Fault("results_gone", Scope.BATCH, "The results are archived: results_url is null; billed.", (ANTHROPIC,)),
     Fault("dropped_before_store", Scope.TRANSPORT, "The connection closes before anything was stored.", route="create"),
     Fault("dropped_after_store", Scope.TRANSPORT, "The connection closes after the batch was stored.", route="create"),
     Fault("error_500_after_store", Scope.TRANSPORT, "HTTP 500 after the batch was stored.", route="create"),
-    Fault("http_400", Scope.TRANSPORT, "HTTP 400, nothing stored.", route="create"),
+    Fault("http_400", Scope.TRANSPORT, "HTTP 400, nothing stored: a custom_id is said to be wrong.", route="create"),
     Fault("http_401", Scope.TRANSPORT, "HTTP 401: the key is not valid.", route="create"),
     Fault("http_402", Scope.TRANSPORT, "HTTP 402: billing.", (ANTHROPIC,), route="create"),
     Fault("http_403", Scope.TRANSPORT, "HTTP 403: no permission.", route="create"),
@@ -110,10 +116,12 @@ _MENU = (
     Fault("retrieve_404_at_first", Scope.TRANSPORT, "404 for batches younger than `for_s` (60).", route="retrieve"),
     Fault("retrieve_404_blip", Scope.TRANSPORT, "404 now and then.", route="retrieve"),
     Fault("retrieve_5xx", Scope.TRANSPORT, "HTTP `status` (500).", route="retrieve"),
+    Fault("foreign_results_url", Scope.TRANSPORT, "results_url is on another host.", (ANTHROPIC,), route="retrieve"),
     Fault("list_lag", Scope.TRANSPORT, "Lists leave out batches younger than `for_s` (60).", route="list"),
     Fault("results_404_after_ended", Scope.TRANSPORT, "404 although the batch has ended.", route="results"),
     Fault("cut_mid_line", Scope.TRANSPORT, "The download breaks off in the middle of a line.", route="results"),
     Fault("silent_short_read", Scope.TRANSPORT, "The download is whole HTTP, but lines are missing.", route="results"),
+    Fault("shuffled", Scope.TRANSPORT, "The lines are in another order at every download.", route="results"),
 )
 MENU: Mapping[str, Fault] = {fault.name: fault for fault in _MENU}
 
@@ -135,6 +143,8 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "for_s": (int, float),
     "share": (int, float),
     "status": (int,),
+    "by": (int,),
+    "mb": (int, float),
 }
 
 
@@ -322,7 +332,7 @@ def _rule(number: int, entry: Any) -> Rule:
     )
 
 
-_OPTIONS = ("error", "retry_after_s", "delay_s", "for_s", "share", "status")
+_OPTIONS = ("error", "retry_after_s", "delay_s", "for_s", "share", "status", "by", "mb")
 
 
 def _check_fields(where: str, entry: Mapping[str, Any]) -> None:

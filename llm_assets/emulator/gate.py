@@ -26,7 +26,9 @@ from llm_assets.emulator.storage import Storage
 
 _HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>\n"
 _ANTHROPIC_ERRORS = {
-    400: Problem("invalid_request_error", "The emulator was told to refuse this call", 400),
+    400: Problem(
+        "invalid_request_error", "requests.0.custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'", 400
+    ),
     401: Problem("authentication_error", "invalid x-api-key", 401),
     402: Problem("billing_error", "Your credit balance is too low to access the API", 402),
     403: Problem("permission_error", "Your API key does not have permission to use this resource", 403),
@@ -116,6 +118,8 @@ class Gate:
         if "slow" in hits:
             send = _late(send, hits["slow"].number("delay_s", 2))
         scope["emulator.hide_younger_s"] = _option(hits, "list_lag", "for_s", 60, absent=0)
+        scope["emulator.foreign_url"] = "foreign_results_url" in hits
+        scope["emulator.shuffled"] = "shuffled" in hits
         scope["emulator.share"] = _option(hits, "silent_short_read", "share", 0.5, absent=1)
         if "dropped_before_store" in hits:
             await _drained(receive)

@@ -96,6 +96,13 @@ def hit_of(batch: Row, fault: str) -> Hit | None:
     return None
 
 
+def said_counts(batch: Row) -> dict[str, int]:
+    """Rows by outcome as an ended batch tells them, which a fault can make wrong."""
+    counts: dict[str, int] = batch["facts"]["counts"]
+    wrong = hit_of(batch, "counts_disagree")
+    return counts | {"succeeded": max(0, counts["succeeded"] + int(wrong.number("by", 1)))} if wrong else counts
+
+
 def ending_of(batch: Row, *, now: float, held: bool, answers_complete: bool) -> str | None:
     """How a batch ends at this time: completed, expired, canceled, or None when it does not yet."""
     facts = batch["facts"]
@@ -339,7 +346,9 @@ class _Production:
         with results.open("wb") as good, errors.open("wb") as bad, mapped(Path(self._batch["body"])) as view:
             for row, result in self._results(view, index, order):
                 outcomes[OUTCOME_BYTES * row : OUTCOME_BYTES * (row + 1)] = result.packed()
-                (bad if self._vendor.is_error_line(result.kind) else good).write(result.line * result.copies)
+                (bad if self._vendor.is_error_line(result.kind) else good).write(
+                    result.line * result.copies + result.after
+                )
                 counts[result.kind.name.lower()] += 1
                 totals["billed"] += result.billed
                 totals["input_tokens"] += result.input_tokens

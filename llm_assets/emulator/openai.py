@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from llm_assets.emulator.faults import Hit
 from llm_assets.emulator.intake import mapped
-from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of
+from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of, said_counts
 from llm_assets.emulator.limits import Limits
 from llm_assets.emulator.models import Question
 from llm_assets.emulator.openai_files import Files, OpenAIError, invalid, page_limit
@@ -237,7 +237,7 @@ class OpenAI:
             return {"total": 0, "completed": 0, "failed": 0}
         if batch["status"] != "ended":
             return {"total": batch["rows"], "completed": self._engine.live_done(batch), "failed": 0}
-        counts = batch["facts"]["counts"]
+        counts = said_counts(batch)
         # Rows that were not reached are in neither count.
         return {"total": batch["rows"], "completed": counts["succeeded"], "failed": counts["errored"]}
 

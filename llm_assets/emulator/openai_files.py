@@ -127,8 +127,9 @@ class Files:
 
     async def content(self, request: Request) -> Response:
         """What is in a file, as a stream."""
-        share = request.scope.get("emulator.share", 1.0)
-        return file_reply(Path(self._found(request)["path"]), "application/octet-stream", share)
+        path = Path(self._found(request)["path"])
+        share, shuffled = request.scope["emulator.share"], request.scope["emulator.shuffled"]
+        return file_reply(path, "application/octet-stream", share=share, shuffled=shuffled)
 
     async def list_files(self, request: Request) -> Response:
         """Files, newest first."""

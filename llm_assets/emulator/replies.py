@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import orjson
@@ -23,8 +24,12 @@ def json_reply(content: Any, status: int = 200, headers: Mapping[str, str] | Non
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-def file_reply(path: Path, media_type: str, share: float = 1.0) -> Response:
+def file_reply(path: Path, media_type: str, *, share: float, shuffled: bool) -> Response:
     """A file, streamed, with its length said beforehand; of a `share` below 1 only that much, in whole lines."""
+    if shuffled:
+        lines = path.read_bytes().splitlines(keepends=True)
+        SystemRandom().shuffle(lines)
+        return Response(b"".join(lines[: int(len(lines) * share)]), media_type=media_type)
     length = path.stat().st_size
     if share < 1:
         length = _line_end_before(path, int(length * share))

@@ -18,6 +18,8 @@ from llm_assets.emulator.models import Question, Reply
 
 SEPARATORS = "\u2028\u0085"
 _OUTCOME = Struct("<BBII")
+_OTHER = '{"unexpected":["scripted"]}'
+_DEEP = 10_000
 
 
 class Kind(IntEnum):
@@ -71,6 +73,7 @@ class Result:
     input_tokens: int = 0
     output_tokens: int = 0
     copies: int = 1
+    after: bytes = b""  # what stands behind the line and belongs to no row
 
     def packed(self) -> bytes:
         """Ten bytes for the outcomes file."""
@@ -140,23 +143,37 @@ def fault_instead(dialect: RowDialect, place: Place, hit: Hit | None) -> Result 
 def answered(dialect: RowDialect, place: Place, content: Mapping[str, Any], answer: Answer, hit: Hit | None) -> Result:
     """A row with an answer; billed, whatever it is worth."""
     if hit is not None:
-        answer = spoiled(answer, hit.fault)
+        answer = spoiled(answer, hit)
     line = dialect.answered(place, content, answer)
     reply = answer.reply
     copies = 2 if hit is not None and hit.fault == "duplicate_row" else 1
-    return Result(Kind.SUCCEEDED, line, True, reply.input_tokens, reply.output_tokens, copies)
+    after = _after(dialect, place, content, answer, hit) if hit is not None else b""
+    return Result(Kind.SUCCEEDED, line, True, reply.input_tokens, reply.output_tokens, copies, after)
 
 
-def spoiled(answer: Answer, fault: str) -> Answer:
+def _after(dialect: RowDialect, place: Place, content: Mapping[str, Any], answer: Answer, hit: Hit) -> bytes:
+    """What a fault puts behind the line of an answer."""
+    if hit.fault == "duplicate_conflict":
+        return dialect.answered(place, content, replace(answer, reply=replace(answer.reply, text=_OTHER)))
+    if hit.fault == "stray_row":
+        return dialect.answered(replace(place, custom_id=f"stray-{place.row}"), content, answer)
+    return b'{"custom_id": <the emulator was told to write this>\n' if hit.fault == "garbage_line" else b""
+
+
+def spoiled(answer: Answer, hit: Hit) -> Answer:
     """What a fault makes of an answer."""
-    reply = answer.reply
+    reply, fault = answer.reply, hit.fault
     if fault == "truncated":
         half = reply.text[: max(1, len(reply.text) // 2)]
         return replace(answer, reply=replace(reply, text=half, truncated=True))
     if fault == "invalid_json":
         return replace(answer, reply=replace(reply, text=f"Sure! Here it is: {reply.text[:-1]}"))
     if fault == "schema_violation":
-        return replace(answer, reply=replace(reply, text='{"unexpected":["scripted"]}'))
+        return replace(answer, reply=replace(reply, text=_OTHER))
+    if fault == "huge_answer":
+        return replace(answer, reply=replace(reply, text="x" * int(hit.number("mb", 50) * (1 << 20))))
+    if fault == "deep_answer":
+        return replace(answer, reply=replace(reply, text="[" * _DEEP + "]" * _DEEP))
     if fault == "u2028":
         return _with_separators(answer)
     return replace(answer, how=fault) if fault in _IN_ENVELOPE else answer

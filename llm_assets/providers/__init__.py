@@ -18,6 +18,8 @@ from llm_assets.records import Batch, BatchPage, Message, Reason, Result, ShardF
 # The code of a CapacityError or of a FAILED batch when the provider does not see the staged file: nothing was
 # processed, and the same file will do later.
 FILE_NOT_VISIBLE = "file_not_visible"
+# The code of a RequestRejected when what was sent is too large for the provider, or for a gateway before it.
+TOO_LARGE = "too_large"
 
 
 class Dialect(Protocol):

@@ -26,6 +26,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
+from llm_assets.providers import TOO_LARGE
 
 # A host that does not answer a handshake within seconds is not going to. The SDKs' ten minutes for everything
 # would let one dead connection hold a sensor's whole tick.
@@ -130,7 +131,7 @@ def asking(
 def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
-    code = refusal.code or refusal.type or f"http_{refusal.status}"
+    code = TOO_LARGE if refusal.status == 413 else refusal.code or refusal.type or f"http_{refusal.status}"
     return kind(f"{call}: {refusal}{_advice(kind)}", code=code, retry_after_s=refusal.retry_after_s)
 
 

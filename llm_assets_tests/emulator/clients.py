@@ -19,6 +19,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 Json = dict[str, Any]
+GARBAGE = b'{"custom_id": <the emulator was told to write this>'
 
 
 def params(text: str = "I love it", /, **changes: Any) -> Json:
@@ -69,7 +70,7 @@ def anthropic_lines(sdk: Anthropic, batch_id: str) -> list[Json]:
     batch = sdk.messages.batches.retrieve(batch_id)
     assert batch.results_url is not None
     reply = sdk.get(batch.results_url, cast_to=httpx2.Response)
-    return [orjson.loads(line) for line in reply.content.split(b"\n") if line]
+    return _rows(reply.content)
 
 
 def request_line(number: int, content: Json, endpoint: str = "/v1/responses") -> str:
@@ -97,7 +98,11 @@ def file_lines(sdk: OpenAI, file_id: str | None) -> list[Json]:
     """The lines of a file; none for no file."""
     if not file_id:
         return []
-    return [orjson.loads(line) for line in sdk.files.content(file_id).content.split(b"\n") if line]
+    return _rows(sdk.files.content(file_id).content)
+
+
+def _rows(content: bytes) -> list[Json]:
+    return [orjson.loads(line) for line in content.split(b"\n") if line and line != GARBAGE]
 
 
 def by_id(lines: Iterable[Json]) -> dict[str, Json]:

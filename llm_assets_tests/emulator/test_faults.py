@@ -41,6 +41,14 @@ def stops(reason: str) -> Shows:
     return lambda lines: lines[0]["result"]["message"]["stop_reason"] == reason
 
 
+def twice_and_not_the_same(lines: list[Json]) -> bool:
+    return len(lines) == 2 and lines[0] != lines[1]
+
+
+def is_deep(text: str) -> bool:
+    return text.startswith("[" * 10_000)
+
+
 def no_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -71,6 +79,11 @@ ANTHROPIC_ROWS: dict[str, tuple[Shows, bool]] = {
     "u2028": (has_text(lambda text: "\u2028\u0085" in text), True),
     "missing_row": (lambda lines: lines == [], False),
     "duplicate_row": (lambda lines: len(lines) == 2 and lines[0] == lines[1], True),
+    "duplicate_conflict": (twice_and_not_the_same, True),
+    "stray_row": (lambda lines: lines[0]["result"]["type"] == "succeeded", True),
+    "garbage_line": (lambda lines: lines[0]["result"]["type"] == "succeeded", True),
+    "huge_answer": (has_text(lambda text: len(text) == 1 << 20), True),
+    "deep_answer": (has_text(is_deep), True),
 }
 
 
@@ -118,6 +131,11 @@ OPENAI_ROWS: dict[str, tuple[Shows, bool]] = {
     "u2028": (lambda lines: "\u2028\u0085" in part(lines)["text"], True),
     "missing_row": (lambda lines: lines == [], False),
     "duplicate_row": (lambda lines: len(lines) == 2 and lines[0] == lines[1], True),
+    "duplicate_conflict": (twice_and_not_the_same, True),
+    "stray_row": (lambda lines: response(lines)["status_code"] == 200, True),
+    "garbage_line": (lambda lines: response(lines)["status_code"] == 200, True),
+    "huge_answer": (lambda lines: len(part(lines)["text"]) == 1 << 20, True),
+    "deep_answer": (lambda lines: is_deep(part(lines)["text"]), True),
     "status_zero": (lambda lines: response(lines)["status_code"] == 0 and lines[0]["error"] is None, False),
 }
 
@@ -134,7 +152,7 @@ def test_every_row_fault_is_tested() -> None:
 @pytest.mark.parametrize("fault", ANTHROPIC_ROWS)
 def test_rows_of_anthropic(emulator: Emulator, anthropic: Anthropic, fault: str) -> None:
     shows, billed = ANTHROPIC_ROWS[fault]
-    emulator.faults([{"fault": fault, **HIT}])
+    emulator.faults([{"fault": fault, **HIT, "mb": 1}])
     lines = anthropic_lines(anthropic, anthropic_batch(anthropic, 3).id)
     assert shows([line for line in lines if line["custom_id"] == "r1"])
     assert all(by_id(lines)[name]["result"]["type"] == "succeeded" for name in ("r0", "r2"))
@@ -144,7 +162,7 @@ def test_rows_of_anthropic(emulator: Emulator, anthropic: Anthropic, fault: str)
 @pytest.mark.parametrize("fault", OPENAI_ROWS)
 def test_rows_of_openai(emulator: Emulator, openai: OpenAI, fault: str) -> None:
     shows, billed = OPENAI_ROWS[fault]
-    emulator.faults([{"fault": fault, **HIT}])
+    emulator.faults([{"fault": fault, **HIT, "mb": 1}])
     batch = openai.batches.retrieve(openai_batch(openai, 3).id)
     assert batch.status == "completed"
     lines = file_lines(openai, batch.output_file_id) + file_lines(openai, batch.error_file_id)
@@ -402,6 +420,60 @@ def test_downloads_that_fail(emulator: Emulator, anthropic: Anthropic) -> None:
     assert short.content.endswith(b"\n")
     assert 0 < short.content.count(b"\n") < 50
     assert httpx2.get(url, headers=headers).content.count(b"\n") == 50
+
+
+@pytest.mark.parametrize(
+    ("fault", "behind"),
+    [("stray_row", b'"custom_id":"stray-1"'), ("garbage_line", b'{"custom_id": <the emulator')],
+    ids=["stray_row", "garbage_line"],
+)
+def test_lines_that_belong_to_no_row(
+    emulator: Emulator, openai: OpenAI, anthropic: Anthropic, fault: str, behind: bytes
+) -> None:
+    emulator.faults([{"fault": fault, **HIT}])
+    theirs = openai.batches.retrieve(openai_batch(openai).id)
+    assert theirs.request_counts is not None
+    assert theirs.request_counts.completed == 3
+    ours = anthropic.messages.batches.retrieve(anthropic_batch(anthropic).id)
+    assert ours.request_counts.succeeded == 3
+    for content in (
+        openai.files.content(str(theirs.output_file_id)).content,
+        anthropic.get(str(ours.results_url), cast_to=httpx2.Response).content,
+    ):
+        lines = content.split(b"\n")
+        assert len(lines) == 5
+        assert sum(behind in line for line in lines) == 1
+        assert b'"r1"' in lines[next(number for number, line in enumerate(lines) if behind in line) - 1]
+    assert emulator.accounting()["billed"] == 6
+
+
+def test_lines_are_in_another_order_at_every_download(emulator: Emulator, anthropic: Anthropic) -> None:
+    emulator.faults([{"fault": "shuffled", "times": 2}])
+    batch = anthropic_batch(anthropic, 50)
+    one, other, third, last = ([line["custom_id"] for line in anthropic_lines(anthropic, batch.id)] for _ in range(4))
+    assert one != other != third
+    assert third == last
+    assert sorted(one) == sorted(other) == sorted(third)
+
+
+def test_counts_that_disagree(emulator: Emulator, openai: OpenAI, anthropic: Anthropic) -> None:
+    emulator.faults([{"fault": "counts_disagree", "by": -2}])
+    theirs = openai.batches.retrieve(openai_batch(openai).id)
+    assert theirs.request_counts is not None
+    assert (theirs.request_counts.total, theirs.request_counts.completed) == (3, 1)
+    ours = anthropic.messages.batches.retrieve(anthropic_batch(anthropic).id)
+    assert ours.request_counts.succeeded == 1
+    assert len(anthropic_lines(anthropic, ours.id)) == len(file_lines(openai, theirs.output_file_id)) == 3
+    assert emulator.accounting()["billed"] == 6
+
+
+def test_a_results_url_on_another_host(emulator: Emulator, anthropic: Anthropic) -> None:
+    batch = anthropic_batch(anthropic)
+    emulator.faults([{"fault": "foreign_results_url", "times": 1}])
+    urls = [str(anthropic.messages.batches.retrieve(batch.id).results_url) for _ in range(2)]
+    assert urls == [
+        f"{host}/v1/messages/batches/{batch.id}/results" for host in ("https://results.example", emulator.url)
+    ]
 
 
 def test_slow_replies(emulator: Emulator, anthropic: Anthropic) -> None:

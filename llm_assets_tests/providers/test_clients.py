@@ -23,7 +23,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.providers import FILE_NOT_VISIBLE, Client, Credentials, get_provider
+from llm_assets.providers import FILE_NOT_VISIBLE, TOO_LARGE, Client, Credentials, get_provider
 from llm_assets.records import Batch, BatchCounts, BatchPage, BatchState
 from llm_assets_tests.providers.http_server import Asked, Reply, Server, json_reply
 
@@ -242,7 +242,8 @@ def test_http_errors(
             call(connect(provider), verb, shard)
         error = raised.value
         assert type(error) is expected
-        assert (error.code, error.retry_after_s) == ("some_error", 7.0)
+        assert error.code == (TOO_LARGE if status == 413 else "some_error")
+        assert error.retry_after_s == 7.0
         words = "" if status == 401 else ": m"  # about a key they may quote it
         assert f"{provider} {verb}: HTTP {status} some_error{words} [request req_9]" in str(error)
         assert DOCUMENT not in str(error)
@@ -285,7 +286,7 @@ def test_a_gateways_html_is_not_repeated(
     server.will(Reply(413, page, content_type="text/html"))
     with pytest.raises(RequestRejected, match=r"HTTP 413$") as raised:
         create(connect(provider), shard)
-    assert raised.value.code == "http_413"
+    assert raised.value.code == TOO_LARGE
 
 
 @pytest.mark.parametrize(
