@@ -164,7 +164,7 @@ def _is_useful(row: Json) -> bool:
     text = "".join(block.get("text", "") for block in blocks if block.get("type") in ("text", "output_text"))
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or too deep for any reader
         return False
     return finished and isinstance(answer, dict) and answer.get("sentiment") in MOODS.values()
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from llm_assets.answers import read_lines, same_outcome
-from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, OutcomeUnknown, SystemicError
+from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, NotThere, OutcomeUnknown, SystemicError
 from llm_assets.history import sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import Client
@@ -28,6 +28,8 @@ CLOCK_SKEW = timedelta(hours=2)
 # How long after a claim its batch may have been created: a slow upload, a machine that was asleep.
 CREATION_WINDOW = timedelta(hours=24)
 _PAGES_MAX = 50
+# How far a provider's count of a batch's requests may be off, or a hundredth of them.
+_WRONG_COUNT_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +262,12 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         now=platform.clock(),
         visibility_delay=platform.visibility_delay,
     )
+    if (
+        isinstance(found, Release)
+        and not stamped
+        and (batch := _despite_its_size(platform, client, shard, batches, taken))
+    ):
+        found = Adopt(batch)
     match found:
         case Adopt(batch):
             with suppress(IllegalTransition):  # another claim took it at the same moment: the next look tells
@@ -271,6 +279,20 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         case Wait():
             _unsettled(platform, shard, found, "the provider lists no batch of this claim yet")
     return found
+
+
+def _despite_its_size(
+    platform: Platform, client: Client, shard: Shard, batches: Iterable[Batch], taken: Collection[str]
+) -> Batch | None:
+    """An ended batch of nearly the shard's size that answers it: counts can be wrong, results name who they are for."""
+    for batch in batches:
+        near = abs(batch.counts.total - shard.requests) <= max(_WRONG_COUNT_MAX, shard.requests // 100)
+        free = batch.batch_id not in taken and batch.batch_id not in shard.past_batches
+        if near and free and batch.state is BatchState.ENDED and _of_this_claim(shard, batch):
+            with suppress(NotThere):
+                if _answers(platform, client, shard, batch):
+                    return batch
+    return None
 
 
 def _has_rivals(platform: Platform, shard: Shard) -> bool:

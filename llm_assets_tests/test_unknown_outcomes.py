@@ -98,6 +98,16 @@ def test_a_batch_that_was_never_created_is_sent_again_after_the_visibility_delay
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
 
+def test_a_lost_batch_whose_counts_are_wrong_is_known_by_its_results(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
+) -> None:
+    emulator.faults([{"fault": "dropped_after_store", "times": 1}, {"fault": "counts_disagree", "by": -2}])
+    submit(platform, enrichment)
+    time.passes(minutes=60)  # when somebody looks, the batch has ended
+    finish(platform, enrichment)
+    assert_all_answered_and_billed_once(platform, enrichment, emulator)
+
+
 def test_a_batch_that_becomes_visible_late_is_waited_for(
     platform: Platform, enrichment: Enrichment, emulator: Emulator, time: Time
 ) -> None:

@@ -17,14 +17,11 @@ from anthropic.types.messages import MessageBatch
 
 from llm_assets.errors import NotThere, ProviderError, SystemicError
 from llm_assets.providers import Client, Credentials, Dialect, Provider
+from llm_assets.providers.anthropic_results import REASONS, read_result
 from llm_assets.providers.bodies import (
     Json,
     PerTask,
     count,
-    items,
-    mapping,
-    result_row,
-    short,
     split_system,
     text,
     with_params,
@@ -59,34 +56,11 @@ from llm_assets.records import (
     ShardFormat,
     ShardLimits,
     Task,
-    Usage,
 )
 
 NAME = "anthropic"
 ENDPOINT = "/v1/messages"
 _BATCHES = "/v1/messages/batches"
-
-# What the wire says -> ours, for error types, error codes, result types and stop reasons alike.
-_REASONS = {
-    "invalid_request_error": Reason.INVALID_REQUEST,
-    "request_too_large": Reason.DOCUMENT_TOO_LARGE,
-    "authentication_error": Reason.AUTHENTICATION,
-    "billing_error": Reason.BILLING,
-    "enforced_spend_limit_reached": Reason.BILLING,
-    "contract_spend_limit_reached": Reason.BILLING,
-    "permission_error": Reason.PERMISSION,
-    "organization_on_hold": Reason.PERMISSION,
-    "not_found_error": Reason.UNKNOWN_MODEL,  # `model` is the only thing in a request that can be not there
-    "rate_limit_error": Reason.RATE_LIMIT,
-    "timeout_error": Reason.TIMEOUT,
-    "api_error": Reason.API_ERROR,
-    "overloaded_error": Reason.OVERLOADED,
-    "expired": Reason.EXPIRED,
-    "canceled": Reason.CANCELED,
-    "max_tokens": Reason.TRUNCATED,
-    "refusal": Reason.REFUSAL,
-    "model_context_window_exceeded": Reason.CONTEXT_WINDOW_EXCEEDED,
-}
 
 # Words in an HTTP error that say: every further call would end like this one, whatever its status.
 _SYSTEMIC = frozenset(
@@ -137,20 +111,11 @@ class AnthropicDialect:
 
     def result(self, line: bytes) -> Result:
         """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""
-        custom_id, row = result_row(line)
-        outcome = mapping(row.get("result"))
-        kind = text(outcome.get("type"))
-        if kind == "succeeded":
-            return _answered(custom_id, mapping(outcome.get("message")))
-        if kind == "errored":
-            return _errored(custom_id, mapping(outcome.get("error")))
-        if kind in ("expired", "canceled"):
-            return Result(custom_id, reason=_REASONS[kind], provider_type=kind)
-        return _unreadable(custom_id, kind, "the result has no known type")
+        return read_result(line)
 
     def batch_reason(self, code: str) -> Reason:
         """UNKNOWN, as no batch of Anthropic's fails as a whole; or what the code says elsewhere."""
-        return _REASONS.get(code, Reason.UNKNOWN)
+        return REASONS.get(code, Reason.UNKNOWN)
 
 
 def _constant(task: Task) -> Json:
@@ -187,52 +152,6 @@ def _value_problems(schema: Mapping[str, Any]) -> Iterator[str]:
             yield f'{node.path} has "minItems" above 1, which Anthropic does not enforce; write 1 or 0'
         if any(isinstance(value, list | dict) for value in node.schema.get("enum") or ()):
             yield f"{node.path} has an enum of lists or objects, which Anthropic refuses; write anyOf"
-
-
-def _answered(custom_id: str, message: Json) -> Result:
-    """A succeeded row: billed, and all the same perhaps cut, refused or empty."""
-    content = message.get("content")
-    # Blocks are picked by type, as thinking may come first.
-    parts = [text(block.get("text")) for block in items(content) if block.get("type") == "text"]
-    stop = text(message.get("stop_reason"))
-    reason = _REASONS.get(stop)
-    explanation = short(mapping(message.get("stop_details")).get("explanation"))
-    if not parts and reason is None:
-        reason, explanation = Reason.UNREADABLE_RESULT, "the message has no text block"
-    return Result(
-        custom_id,
-        text="".join(parts) if parts else None,
-        reason=reason,
-        provider_type=stop if reason else "",
-        message=explanation if reason else "",
-        model=text(message.get("model")),
-        usage=_usage(mapping(message.get("usage"))),
-    )
-
-
-def _errored(custom_id: str, envelope: Json) -> Result:
-    """An errored row: not billed. The error stands at `result.error.error`."""
-    error = mapping(envelope.get("error")) or envelope
-    code = text(mapping(error.get("details")).get("error_code"))
-    kind = text(error.get("type"))
-    reason = _REASONS.get(code) or _REASONS.get(kind) or Reason.UNKNOWN
-    return Result(custom_id, reason=reason, provider_type=code or kind, message=short(error.get("message")))
-
-
-def _unreadable(custom_id: str, kind: str, problem: str) -> Result:
-    return Result(custom_id, reason=Reason.UNREADABLE_RESULT, provider_type=kind[:64], message=problem)
-
-
-def _usage(usage: Json) -> Usage:
-    """On the wire `input_tokens` leaves out what the cache gave or took; ours is the total."""
-    read = count(usage.get("cache_read_input_tokens"))
-    written = count(usage.get("cache_creation_input_tokens"))
-    return Usage(
-        input_tokens=count(usage.get("input_tokens")) + read + written,
-        output_tokens=count(usage.get("output_tokens")),
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-    )
 
 
 class AnthropicClient:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import orjson
 
 from llm_assets.records import Message, Task
 
 Json = dict[str, Any]
+Row = TypeVar("Row")
 
 RESULT_MESSAGE_CHARACTERS_MAX = 300
 
@@ -79,6 +81,14 @@ def result_row(line: bytes) -> tuple[str, Json]:
     if not isinstance(custom_id, str) or not custom_id:
         raise ValueError(f"not a result line: no JSON object with a custom_id in {len(line)} bytes")
     return custom_id, row
+
+
+def ordinary(decoder: msgspec.json.Decoder[Row], line: bytes) -> Row | None:
+    """The line as a type; None when it is not of that type, which here is no error and so leaves no trace of one."""
+    try:
+        return decoder.decode(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def mapping(value: object) -> Json:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import orjson
 from openai import APIStatusError, OpenAI, OpenAIError, RequestOptions, omit
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
@@ -25,14 +24,12 @@ from llm_assets.providers.bodies import (
     Json,
     PerTask,
     count,
-    items,
     mapping,
-    result_row,
-    short,
     split_system,
     text,
     with_params,
 )
+from llm_assets.providers.openai_results import REASONS, read_completion, read_response
 from llm_assets.providers.schemas import (
     FORMATS,
     KEYWORDS,
@@ -71,7 +68,6 @@ from llm_assets.records import (
     ShardFormat,
     ShardLimits,
     Task,
-    Usage,
 )
 
 NAME = "openai"
@@ -82,55 +78,6 @@ STAMP_KEY = "llm_assets_submission"
 # How far `find_staged` looks back: 10,000 files, which is days of uploads.
 _FILE_PAGES_MAX = 10
 _FILES_A_PAGE = 1_000
-
-# What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
-# looked up first, then its status, then its type, as most errors share the type `invalid_request_error`.
-_REASONS: dict[str | int, Reason] = {
-    **dict.fromkeys(
-        # The shard as a whole is wrong: it would be refused again.
-        ("invalid_json_line", "duplicate_custom_id", "mismatched_model", "url_mismatch", "empty_file"),
-        Reason.INVALID_REQUEST,
-    ),
-    "invalid_request": Reason.INVALID_REQUEST,
-    FILE_NOT_VISIBLE: Reason.CAPACITY,
-    "batch_expired": Reason.EXPIRED,
-    "batch_cancelled": Reason.CANCELED,
-    "rate_limit_exceeded": Reason.RATE_LIMIT,
-    "token_limit_exceeded": Reason.CAPACITY,
-    "insufficient_quota": Reason.BILLING,
-    "billing_hard_limit_reached": Reason.BILLING,
-    "billing_not_active": Reason.BILLING,
-    "invalid_api_key": Reason.AUTHENTICATION,
-    "account_deactivated": Reason.PERMISSION,
-    "model_not_found": Reason.UNKNOWN_MODEL,
-    "context_length_exceeded": Reason.CONTEXT_WINDOW_EXCEEDED,
-    "invalid_prompt": Reason.REFUSAL,  # "flagged as potentially violating our usage policy"
-    "content_policy_violation": Reason.REFUSAL,
-    "content_filter": Reason.REFUSAL,
-    "bio_policy": Reason.REFUSAL,
-    "refusal": Reason.REFUSAL,
-    "server_error": Reason.API_ERROR,
-    "server_is_overloaded": Reason.OVERLOADED,
-    "request_timeout": Reason.TIMEOUT,
-    "max_output_tokens": Reason.TRUNCATED,
-    "length": Reason.TRUNCATED,
-    "cancelled": Reason.CANCELED,
-    0: Reason.MISSING_RESULT,  # the row says that no request was made, whatever the counts say
-    400: Reason.INVALID_REQUEST,
-    401: Reason.AUTHENTICATION,
-    402: Reason.BILLING,
-    403: Reason.PERMISSION,
-    404: Reason.UNKNOWN_MODEL,
-    408: Reason.TIMEOUT,
-    413: Reason.DOCUMENT_TOO_LARGE,
-    422: Reason.INVALID_REQUEST,
-    429: Reason.RATE_LIMIT,
-    "invalid_request_error": Reason.INVALID_REQUEST,
-    "rate_limit_error": Reason.RATE_LIMIT,
-    "authentication_error": Reason.AUTHENTICATION,
-    "permission_error": Reason.PERMISSION,
-    "api_error": Reason.API_ERROR,
-}
 
 # Words in an HTTP error that say: every further call would end like this one, whatever its status.
 _SYSTEMIC = frozenset(
@@ -180,6 +127,7 @@ class OpenAIDialect:
     def __init__(self, endpoint: str = RESPONSES) -> None:
         self.endpoint = endpoint
         self._line = f'","method":"POST","url":"{endpoint}","body":'.encode()
+        self._read = read_response if endpoint == RESPONSES else read_completion
         self._constant = PerTask(_responses_constant if endpoint == RESPONSES else _chat_constant)
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:
@@ -204,21 +152,11 @@ class OpenAIDialect:
 
     def result(self, line: bytes) -> Result:
         """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""
-        custom_id, row = result_row(line)
-        response = mapping(row.get("response"))
-        if not response:
-            return _unanswered(custom_id, mapping(row.get("error")))
-        body = _body(response.get("body"))
-        status = response.get("status_code")
-        if status != 0 and "choices" in body:
-            return _chat(custom_id, body)
-        if status != 0 and "output" in body:
-            return _response(custom_id, body)
-        return _refused(custom_id, status, mapping(body.get("error")) or mapping(row.get("error")))
+        return self._read(line)
 
     def batch_reason(self, code: str) -> Reason:
         """What the code of a FAILED batch means for its requests; UNKNOWN for one not in the table."""
-        return _REASONS.get(code, Reason.UNKNOWN)
+        return REASONS.get(code, Reason.UNKNOWN)
 
 
 def _format(task: Task) -> Json:
@@ -279,115 +217,6 @@ def _size_problems(schema: Mapping[str, Any]) -> Iterator[str]:
     values = sum(len(node.schema.get("enum") or ()) for node in nodes(schema))
     if values > _ENUM_VALUES_MAX:
         yield f"$ has {values} enum values, and OpenAI's strict mode takes {_ENUM_VALUES_MAX}; ask for less"
-
-
-def _body(body: object) -> Json:
-    """The body of a response, which some servers write as a string of JSON."""
-    if isinstance(body, str):
-        try:
-            body = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return {}
-    return mapping(body)
-
-
-def _reason(*words: object) -> Reason:
-    """The first word that the table knows decides; an unknown status counts by its class."""
-    for word in words:
-        if isinstance(word, str | int) and word in _REASONS:
-            return _REASONS[word]
-        if isinstance(word, int) and word >= 500:
-            return Reason.API_ERROR
-        if isinstance(word, int) and word >= 400:
-            return Reason.INVALID_REQUEST
-    return Reason.UNKNOWN
-
-
-def _unanswered(custom_id: str, error: Json) -> Result:
-    """A row without a response: the batch expired or was cancelled before its turn."""
-    if not error:
-        return _unreadable(custom_id, "", "the row has neither a response nor an error")
-    return _refused(custom_id, None, error)
-
-
-def _refused(custom_id: str, status: object, error: Json) -> Result:
-    """A row that ended in an error, said by the row or by the body of its response; not billed."""
-    code, kind = text(error.get("code")), text(error.get("type"))
-    if not error and (status in (None, 200) or not isinstance(status, int)):
-        return _unreadable(custom_id, "", "the response is neither an answer nor an error")
-    words = code or kind or f"http_{status}"
-    reason = Reason.MISSING_RESULT if status == 0 else _reason(code, status, kind)
-    return Result(custom_id, reason=reason, provider_type=words, message=short(error.get("message")))
-
-
-def _unreadable(custom_id: str, model: str, problem: str, usage: Usage | None = None) -> Result:
-    reason = Reason.UNREADABLE_RESULT
-    return Result(custom_id, reason=reason, message=problem, model=model, usage=usage or Usage())
-
-
-def _response(custom_id: str, body: Json) -> Result:
-    """A body of /v1/responses with status 200: completed, cut, filtered, failed, or refused by the model."""
-    parts = [
-        part
-        for item in items(body.get("output"))
-        if item.get("type") == "message"
-        for part in items(item.get("content"))
-    ]
-    answer = [text(part.get("text")) for part in parts if part.get("type") == "output_text"]
-    refusal = "".join(text(part.get("refusal")) for part in parts if part.get("type") == "refusal")
-    stop, message = _stop(body)
-    return _answered(custom_id, body, "".join(answer) if answer else None, refusal, stop, message)
-
-
-def _stop(body: Json) -> tuple[str, str]:
-    """Why a response is not complete, and the words for it; both empty when it is."""
-    status = text(body.get("status"))
-    if status == "incomplete":
-        return text(mapping(body.get("incomplete_details")).get("reason")) or status, ""
-    error = mapping(body.get("error"))
-    if status == "failed" or error:
-        return text(error.get("code")) or status or "failed", short(error.get("message"))
-    return ("", "") if status in ("completed", "") else (status, "")
-
-
-def _chat(custom_id: str, body: Json) -> Result:
-    """A body of /v1/chat/completions with status 200; only the first choice is ever asked for."""
-    choice = next(iter(items(body.get("choices"))), {})
-    message = mapping(choice.get("message"))
-    finish = text(choice.get("finish_reason"))
-    stop = finish if finish in ("length", "content_filter") else ""
-    answer, refusal = _content(message.get("content")), text(message.get("refusal"))
-    return _answered(custom_id, body, answer, refusal, stop, "")
-
-
-def _content(content: object) -> str | None:
-    """The text of a chat message: a string, or on some servers a list of parts."""
-    if isinstance(content, list):
-        parts = [text(part.get("text")) for part in items(content) if part.get("type") == "text"]
-        return "".join(parts) if parts else None
-    return content if isinstance(content, str) else None
-
-
-def _answered(custom_id: str, body: Json, answer: str | None, refusal: str, stop: str, message: str) -> Result:
-    """A billed row. A refusal by the model outweighs why it stopped; its words stand in for an answer."""
-    model, usage = text(body.get("model")), _usage(mapping(body.get("usage")))
-    if refusal:
-        stop, message, answer = "refusal", short(refusal), answer or refusal
-    if not stop and answer is None:
-        return _unreadable(custom_id, model, "the response holds no text", usage)
-    reason = _reason(stop) if stop else None
-    return Result(custom_id, text=answer, reason=reason, provider_type=stop, message=message, model=model, usage=usage)
-
-
-def _usage(usage: Json) -> Usage:
-    """Both endpoints' names for the same counts; the input total includes what the cache gave."""
-    details = mapping(usage.get("input_tokens_details") or usage.get("prompt_tokens_details"))
-    return Usage(
-        input_tokens=count(usage.get("input_tokens")) or count(usage.get("prompt_tokens")),
-        output_tokens=count(usage.get("output_tokens")) or count(usage.get("completion_tokens")),
-        cache_read_tokens=count(details.get("cached_tokens")),
-        cache_write_tokens=count(details.get("cache_write_tokens")),
-    )
 
 
 class OpenAIClient:
