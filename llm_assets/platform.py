@@ -63,7 +63,12 @@ def new_owner() -> str:
 
 def this_process() -> str:
     """A name for this process that no other of this host has: host, process id, and when it started."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+    return process_name(os.getpid())
+
+
+def process_name(pid: int) -> str:
+    """The name of a process of this host; it ends with a slash when there is none, or the system tells no more."""
+    return f"{socket.gethostname()}/{pid}/{_started(pid)}"
 
 
 @dataclass(slots=True)

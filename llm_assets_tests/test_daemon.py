@@ -56,7 +56,7 @@ def all_published(ledger: Ledger) -> bool:
 def kill_dagster_and_start_it_again(demo: Demo) -> None:
     dagster = demo._services.pop()
     os.killpg(dagster.process.pid, signal.SIGKILL)
-    dagster.process.wait()
+    dagster.stop()
     demo._start_dagster()
 
 
@@ -65,7 +65,7 @@ def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_
 ) -> None:
     emulator.hold(True)
     emulator.faults([{"fault": "slow", "delay_s": 30, "times": 1}])
-    demo._launch(PARTITION, [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)])
+    demo.webserver.launch(PARTITION, [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)])
     until(demo, in_state(ShardState.SUBMITTING, 1))
     kill_dagster_and_start_it_again(demo)
     until(demo, in_state(ShardState.SUBMITTED, 2))

@@ -6,15 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from llm_assets.demo import ENRICHMENTS, HOST, Demo, Options, Service, accuracy, examples, extra_bills, free_port
+from llm_assets.demo import ENRICHMENTS, HOST, Service, accuracy, examples, extra_bills, free_port
+from llm_assets.demo.folder import Folder
+from llm_assets.demo.services import end_group
 from llm_assets.errors import LLMAssetsError
+from llm_assets.platform import process_name
 
 LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
 
@@ -78,19 +83,116 @@ def test_the_demo_uses_nothing_of_the_users(shown: tuple[subprocess.CompletedPro
     assert sorted(path.name for path in folder.iterdir()) == ["demo"]
 
 
-def test_a_demo_in_use_is_left_alone(tmp_path: Path) -> None:
-    options = Options(tmp_path, free_port(0), "scripted")
-    holder, other = Demo(options, print), Demo(options, print)
-    holder._prepare()
-    try:
-        with pytest.raises(LLMAssetsError, match="another demo is using"), other:
-            pass
-    finally:
-        holder.stop()
+# Stands for a demo: it takes the folder, starts a service with a child, says so, and stays.
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from llm_assets.demo.folder import Folder
+from llm_assets.demo.services import Service
+
+path = Path(sys.argv[1])
+folder = Folder(path)
+folder.take(print)
+service = Service.start("stubborn", [sys.executable, *sys.argv[2:]], os.environ, path / "log")
+folder.record(service)
+while (path / "log").read_text().count("ready") < 2: service.check()
+print(service.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    process: subprocess.Popen[str]
+    group: int
+    folder: Path
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
-def stubborn(tmp_path: Path) -> Iterator[Service]:
+def holder(tmp_path: Path, stubborn_script: Path) -> Iterator[Holder]:
+    """A demo's folder in use by another process, which has a service of two processes."""
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-c", HOLDER, str(folder), str(stubborn_script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        group = int(process.stdout.readline())
+        try:
+            yield Holder(process, group, folder)
+        finally:
+            process.kill()
+            end_group(group, signal.SIGKILL, patience_s=10)
+
+
+def test_a_demo_in_use_is_left_alone(holder: Holder) -> None:
+    with pytest.raises(
+        LLMAssetsError, match=f"a demo runs in {holder.folder} already, as process {holder.process.pid}"
+    ):
+        Folder(holder.folder).take(print)
+
+    assert len(processes_of(holder.group)) == 3  # the guard, the service and its child
+
+
+def test_what_a_killed_demo_started_ends_with_it(holder: Holder) -> None:
+    holder.kill()
+
+    assert end_group(holder.group, 0, patience_s=10)
+
+
+def test_what_outlives_a_killed_demo_and_its_guards_watch_is_ended_by_the_next(holder: Holder) -> None:
+    os.kill(holder.group, signal.SIGSTOP)
+    holder.kill()
+    assert len(processes_of(holder.group)) == 3
+    said: list[str] = []
+    folder = Folder(holder.folder)
+
+    folder.take(said.append)
+
+    assert processes_of(holder.group) == []
+    assert said == [f"Ended stubborn (process {holder.group}), which a killed demo had left behind."]
+    folder.release()
+    assert (holder.folder / "lock").read_bytes() == b""
+
+
+def test_what_may_be_of_a_killed_demo_and_may_not_is_named_and_nothing_is_started(holder: Holder) -> None:
+    os.kill(holder.group, signal.SIGKILL)
+    holder.kill()
+    deadline = time.monotonic() + 10
+    while not process_name(holder.group).endswith("/"):  # until somebody waited for it, it is still known by its start
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # the system tells only its parent
+
+    for _ in range(2):  # the refusal forgets nothing
+        with pytest.raises(LLMAssetsError, match=f"kill -9 -- -{holder.group}"):
+            Folder(holder.folder).take(print)
+
+    assert len(processes_of(holder.group)) == 2
+
+
+@pytest.mark.parametrize(
+    "leader",
+    [
+        pytest.param("{host}/{pid}/1", id="its process id was given again"),
+        pytest.param("elsewhere/{pid}/{started}", id="of another container"),
+    ],
+)
+def test_what_is_not_of_the_killed_demo_is_left_alone(holder: Holder, tmp_path: Path, leader: str) -> None:
+    host, pid, started = process_name(holder.group).rsplit("/", 2)
+    process = leader.format(host=host, pid=pid, started=started)
+    (tmp_path / "lock").write_text(json.dumps({"demo": "/1/", "services": {"stubborn": process}}))
+    folder = Folder(tmp_path)
+
+    folder.take(pytest.fail)
+
+    assert len(processes_of(holder.group)) == 3
+    folder.release()
+
+
+@pytest.fixture
+def stubborn_script(tmp_path: Path) -> Path:
     """A process that ignores SIGTERM, with a child that does so, too."""
     script = (
         "import signal, subprocess, sys, time\n"
@@ -101,7 +203,12 @@ def stubborn(tmp_path: Path) -> Iterator[Service]:
     )
     file = tmp_path / "stubborn.py"
     file.write_text(script)
-    service = Service.start("stubborn", [sys.executable, str(file)], os.environ, tmp_path / "log")
+    return file
+
+
+@pytest.fixture
+def stubborn(stubborn_script: Path, tmp_path: Path) -> Iterator[Service]:
+    service = Service.start("stubborn", [sys.executable, str(stubborn_script)], os.environ, tmp_path / "log")
     yield service
     service.stop()
 
