@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.task import KEY, PARTITION, enrichment
+from bench.task import KEY, PARTITION, enrichment, share_documents
 from llm_assets.collection import collect_partition
 from llm_assets.platform import Platform, Settings
 from llm_assets.polling import poll
@@ -17,6 +17,7 @@ from llm_assets.records import ShardState
 from llm_assets.submission import plan_partition, send_planned
 from llm_assets.waves import Step, next_step
 
+EARLIER_PARTITIONS = 90
 _POLL_SECONDS = 0.2
 
 
@@ -27,21 +28,19 @@ def prepare(provider: str) -> None:
 
 def submit(provider: str, root: Path, url: str) -> int:
     """What materializing `batches` does. Returns the requests that were sent."""
-    with _platform(root, url) as platform:
+    with opened(root, url) as platform:
         return _submit(platform, provider)
 
 
 def wait(provider: str, root: Path, url: str) -> None:
     """What the sensor does, until every batch has ended."""
-    with _platform(root, url) as platform:
-        while _is_waiting(platform, provider):
-            poll(platform, platform.ledger.active_shards(), calls_max=25)
-            time.sleep(_POLL_SECONDS)  # what the sensor's interval is; not part of what is timed
+    with opened(root, url) as platform:
+        _await(platform, provider)
 
 
 def collect(provider: str, root: Path, url: str) -> int:
     """What materializing `enriched` and `failed` does. Returns the answers that were published."""
-    with _platform(root, url) as platform:
+    with opened(root, url) as platform:
         progress = collect_partition(platform, enrichment(provider), PARTITION)
         if not progress.published or progress.failed:
             raise RuntimeError(f"expected a published partition without failures, found {progress}")
@@ -50,7 +49,7 @@ def collect(provider: str, root: Path, url: str) -> int:
 
 def again(provider: str, root: Path, url: str) -> int:
     """Materializing `batches` once more, when there is nothing to do. Returns the documents that were looked at."""
-    with _platform(root, url) as platform:
+    with opened(root, url) as platform:
         if sent := _submit(platform, provider):
             raise RuntimeError(f"expected nothing to do, found {sent} requests sent again")
         plan = platform.ledger.plan(enrichment(provider).name, PARTITION)
@@ -62,26 +61,63 @@ def again(provider: str, root: Path, url: str) -> int:
 
 def changed(provider: str, root: Path, url: str) -> int:
     """Materializing `batches` when one document says something else. Returns the requests that were sent."""
-    with _platform(root, url) as platform:
+    with opened(root, url) as platform:
         return _submit(platform, provider)
 
 
-def _submit(platform: Platform, provider: str) -> int:
+def sent_bytes(provider: str, root: Path, url: str) -> int:
+    """How many bytes of requests the partition has sent."""
+    with opened(root, url) as platform:
+        return sum(shard.bytes for shard in platform.ledger.shards(enrichment(provider).name, PARTITION))
+
+
+def beginning(provider: str, root: Path, url: str) -> int:
+    """Take one partition from its documents to its tables. Returns the answers that were published."""
+    return _earlier(1, provider, root, url)
+
+
+def history(provider: str, root: Path, url: str) -> int:
+    """As `beginning`, of 90 partitions."""
+    return _earlier(EARLIER_PARTITIONS, provider, root, url)
+
+
+def _earlier(partitions: int, provider: str, root: Path, url: str) -> int:
+    published = 0
+    with opened(root, url) as platform:
+        for number in range(partitions):
+            partition = f"earlier-{number:02}"
+            share_documents(root, root, partition)
+            _submit(platform, provider, partition)
+            _await(platform, provider, partition)
+            published += collect_partition(platform, enrichment(provider), partition).enriched
+    return published
+
+
+def _submit(platform: Platform, provider: str, partition: str = PARTITION) -> int:
     asked = enrichment(provider)
-    reconcile_partition(platform, asked.name, PARTITION)
-    plan = plan_partition(platform, asked, PARTITION)
+    reconcile_partition(platform, asked.name, partition)
+    plan = plan_partition(platform, asked, partition)
     return send_planned(platform, plan).requests
 
 
-def _is_waiting(platform: Platform, provider: str) -> bool:
-    shards = platform.ledger.shards(enrichment(provider).name, PARTITION)
-    return any(shard.state is ShardState.SUBMITTED for shard in shards)
+def _await(platform: Platform, provider: str, partition: str = PARTITION) -> None:
+    while True:
+        poll(platform, platform.ledger.active_shards(), calls_max=25)
+        shards = platform.ledger.shards(enrichment(provider).name, partition)
+        if all(shard.state is not ShardState.SUBMITTED for shard in shards):
+            return
+        time.sleep(_POLL_SECONDS)  # what the sensor's interval is; not part of what is timed
+
+
+def credentials(url: str) -> dict[str, Credentials]:
+    """Of both accounts at the emulator."""
+    return {"anthropic": Credentials(KEY, url), "openai": Credentials(KEY, f"{url}/v1")}
 
 
 @contextmanager
-def _platform(root: Path, url: str) -> Iterator[Platform]:
-    credentials = {"anthropic": Credentials(KEY, url), "openai": Credentials(KEY, f"{url}/v1")}
-    platform = Platform.open(Settings(str(root), f"sqlite:///{root / 'ledger.db'}", credentials))
+def opened(root: Path, url: str) -> Iterator[Platform]:
+    """A platform over the store and the ledger in a folder."""
+    platform = Platform.open(Settings(str(root), f"sqlite:///{root / 'ledger.db'}", credentials(url)))
     try:
         yield platform
     finally:

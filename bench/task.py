@@ -98,16 +98,18 @@ def change_one(root: Path) -> None:
     changed.replace(path)
 
 
-def documents_path(root: Path) -> Path:
+def documents_path(root: Path, partition: str = PARTITION) -> Path:
     """Where the documents lie under a root."""
     store = Store(root)
-    return store.local(store.documents(DOCUMENTS, PARTITION))
+    return store.local(store.documents(DOCUMENTS, partition))
 
 
-def share_documents(root: Path, other: Path) -> None:
-    """Give another root the same file of documents."""
-    _made(documents_path(other).parent)
-    os.link(documents_path(root), documents_path(other))
+def share_documents(root: Path, other: Path, partition: str = PARTITION) -> None:
+    """Give another root the same file of documents, in place of what it has."""
+    path = documents_path(other, partition)
+    _made(path.parent)
+    path.unlink(missing_ok=True)
+    os.link(documents_path(root), path)
 
 
 def _made(folder: Path) -> Path:
