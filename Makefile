@@ -24,7 +24,7 @@ dev: $(ENVIRONMENT) $(MODEL) ## The demo, which then stays: the Dagster UI in a 
 test: $(ENVIRONMENT) $(MODEL) ## All tests; those of the project itself run what `check` runs
 	$(BIN)/python -m pytest
 
-bench: $(ENVIRONMENT) ## Throughput and memory, measured on this machine
+bench: $(ENVIRONMENT) ## Speed and memory beside a script, other tools and the limit; BENCH_DOCUMENTS=… for more
 	$(BIN)/python -m bench
 
 chaos: $(ENVIRONMENT) ## Faults, kills and double runs at random: nothing lost, nothing paid twice

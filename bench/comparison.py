@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
+from bench.limit import limit_s
 from bench.phase import Measured, run_phase
+from bench.platform_run import sent_bytes
 from bench.process_tree import cpu_s
 from bench.task import PROVIDERS, change_one, share_documents, write_documents
 from llm_assets_tests.emulator_process import Emulator
@@ -29,6 +31,7 @@ class Comparison:
     runs: int
     found: dict[tuple[str, str, str], list[Measured]] = field(default_factory=dict)
     server_cpu_s: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    limits_s: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, provider: str, contender: str, phase: str, measured: Measured) -> None:
         """Keep what one phase took. Raises RuntimeError when it did not handle every document."""
@@ -52,6 +55,10 @@ class Comparison:
     def server_s(self, provider: str, contender: str) -> float:
         """The median of the processor's time that the emulator took for all of a contender's phases."""
         return median(self.server_cpu_s[provider, contender])
+
+    def limit_s(self, provider: str) -> float:
+        """The median of the time that the bytes that were sent take when nothing else is done."""
+        return median(self.limits_s[provider])
 
     def peak_mib(self, provider: str, contender: str, *phases: str) -> float:
         """The largest of the phases' peaks, by medians over the runs."""
@@ -90,6 +97,8 @@ def _run(comparison: Comparison, contender: str, provider: str, root: Path, emul
             change_one(root)
         calls = emulator.calls() if phase == "again" else {}
         comparison.add(provider, contender, phase, run_phase(contender, phase, provider, root, emulator.url))
+        if contender == "platform_run" and phase == "submit":
+            comparison.limits_s.setdefault(provider, []).append(limit_s(sent_bytes(provider, root, emulator.url), root))
         if phase == "again" and calls != emulator.calls():
             raise RuntimeError(f"{contender} {phase} {provider}: network calls, {calls} and then {emulator.calls()}")
     comparison.server_cpu_s.setdefault((provider, contender), []).append(cpu_s(emulator.pid) - begun)
