@@ -93,7 +93,7 @@ def status(
     if not found:
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
-    out.print(console.status_table(found))
+    out.print(console.status_table(found, out.width))
     for line in console.held_lines(found):
         out.print(line)
 
@@ -182,9 +182,19 @@ def _watch(shown: Demo, out: Console) -> None:
     runs = shown.launch()
     out.print(f"Started {len(runs)} runs; from here on the sensor does the rest, every {POLL_SECONDS} s.", style="dim")
     out.print()
-    with Live(console=out, refresh_per_second=4) as live:
+    with _line_ended(out), Live(console=out, refresh_per_second=4) as live:
         for found in shown.watch(runs):
-            live.update(console.status_table(found) if found else Text("Dagster starts its runs …", "dim"))
+            live.update(console.status_table(found, out.width) if found else Text("Dagster starts its runs …", "dim"))
+
+
+@contextmanager
+def _line_ended(out: Console) -> Iterator[None]:
+    """Rich ends the last line of a live table on terminals only."""
+    try:
+        yield
+    finally:
+        if not out.is_terminal:
+            out.line()
 
 
 def _stay(shown: Demo, out: Console) -> None:

@@ -16,6 +16,7 @@ from llm_assets.reconciliation import OpenClaim
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
 
+_WIDE = 100
 _STEPS = {
     Step.SUBMIT: Text("to send", "yellow"),
     Step.WAIT: Text("waiting", "cyan"),
@@ -51,19 +52,26 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60:,.0f} min {seconds % 60:.0f} s"
 
 
-def status_table(statuses: Sequence[PartitionStatus]) -> Table:
-    """A row for each partition, and the totals; what is in flight reads: finished/requests in batches."""
+def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Table:
+    """A row for each partition, and the totals; what is in flight reads: finished/requests in batches.
+
+    In a narrow console it does without documents, what is due, and the year.
+    """
+    wide = width >= _WIDE
+    shown = range(8) if wide else (0, 1, 3, 4, 5, 7)
+    counts = ("documents", "requests", "wave", "in flight", "due")
+    names = ("enrichment", "partition", *counts, "published (UTC)" if wide else "published")
     found = table()
-    found.add_column("enrichment", no_wrap=True)
-    found.add_column("partition", no_wrap=True)
-    for name in ("documents", "requests", "wave", "in flight", "due"):
-        found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("published (UTC)", no_wrap=True)
+    for index in shown:
+        name = names[index]
+        found.add_column(name, justify="right" if 1 < index < 7 else "left", no_wrap=index > 1, overflow="fold")
     for status in statuses:
-        found.add_row(*_status_cells(status))
+        cells = _status_cells(status, year=wide)
+        found.add_row(*(cells[index] for index in shown))
     if len(statuses) > 1:
         found.add_section()
-        found.add_row(*_total_cells(statuses), style="bold")
+        totals = _total_cells(statuses)
+        found.add_row(*(totals[index] for index in shown), style="bold")
     return found
 
 
@@ -96,8 +104,9 @@ def held_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
     ]
 
 
-def _status_cells(status: PartitionStatus) -> list[str | Text]:
+def _status_cells(status: PartitionStatus, *, year: bool) -> list[str | Text]:
     published = status.step is Step.NOTHING
+    when = moment(status.published_at)
     return [
         status.enrichment,
         status.partition,
@@ -106,7 +115,7 @@ def _status_cells(status: PartitionStatus) -> list[str | Text]:
         number(status.wave),
         _in_flight([status]),
         number(status.requests_due),
-        Text(moment(status.published_at), "green") if published else _STEPS[status.step],
+        Text(when if year else when[5:], "green") if published else _STEPS[status.step],
     ]
 
 
@@ -142,15 +151,15 @@ def facts_table(facts: Mapping[str, str]) -> Table:
 
 
 def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, float | None]) -> Table:
-    """A row for each enrichment: what came of its documents, and how often the answer was the label."""
+    """A column for each enrichment: what came of its documents, and how often the answer was the label."""
     found = table()
-    found.add_column("enrichment", no_wrap=True)
-    for name in ("documents", "enriched", "failed", "waves", "tokens in", "tokens out", "accuracy"):
-        found.add_column(name, justify="right", no_wrap=True)
-    for name, done in outcomes.items():
-        counts = (done.documents, done.enriched, done.failed, done.waves, done.input_tokens, done.output_tokens)
-        rate = accuracies.get(name)
-        found.add_row(name, *map(number, counts), "" if rate is None else f"{rate:.1%}")
+    found.add_column("", style="dim", no_wrap=True)
+    for name in outcomes:
+        found.add_column(name, justify="right", overflow="fold")
+    for name in ("documents", "enriched", "failed", "waves", "input_tokens", "output_tokens"):
+        found.add_row(name.replace("_", " "), *(number(getattr(done, name)) for done in outcomes.values()))
+    rates = (accuracies.get(name) for name in outcomes)
+    found.add_row("accuracy", *("" if rate is None else f"{rate:.1%}" for rate in rates))
     return found
 
 

@@ -9,17 +9,35 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 
-from llm_assets.demo import ENRICHMENTS, HOST, Service, accuracy, examples, extra_bills, free_port
+from llm_assets import console
+from llm_assets.demo import (
+    ENRICHMENTS,
+    HOST,
+    PARTITIONS,
+    Demo,
+    Options,
+    Service,
+    accuracy,
+    examples,
+    extra_bills,
+    free_port,
+)
 from llm_assets.demo.folder import Folder
 from llm_assets.demo.services import end_group
+from llm_assets.demo.story import Patience
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import process_name
+from llm_assets.status import Outcome, PartitionStatus
+from llm_assets.waves import Step
+from llm_assets_tests.emulator_process import Emulator
 
 LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
 
@@ -78,14 +96,93 @@ def test_the_demo_publishes_everything_and_exits_0(
     assert {example["label"] for example in report["examples"]} == {"positive", "negative", "neutral"}
 
 
+def test_the_live_table_ends_with_its_line_where_there_is_no_terminal(
+    shown: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, _ = shown
+    (totals,) = [line for line in done.stderr.splitlines() if line.startswith("total ")]
+    assert totals.endswith("6 of 6          ")
+
+
+def test_80_columns_hold_every_cell_of_the_tables() -> None:
+    names = ("documents", "requests", "requests_done", "wave", "batches_in_flight", "requests_in_flight")
+    counts: dict[str, Any] = dict.fromkeys((*names, "requests_finished", "requests_due"), 43)
+    found = [
+        PartitionStatus(enrichment=name, partition=day, step=Step.COLLECT, held="", published_at=None, **counts)
+        for name in ENRICHMENTS
+        for day in PARTITIONS
+    ]
+    done = Outcome(
+        documents=129, enriched=127, failed=2, waves=2, input_tokens=57575, output_tokens=896, failures={}, tables=()
+    )
+    out = Console(width=80, file=StringIO(), record=True)
+
+    out.print(console.status_table(found, out.width))
+    out.print(console.outcomes_table(dict.fromkeys(ENRICHMENTS, done), dict.fromkeys(ENRICHMENTS, 0.528)))
+
+    printed = out.export_text()
+    assert "…" not in printed
+    assert all(f"{name:<25}{day}" in printed for name in ENRICHMENTS for day in PARTITIONS)
+    assert "258/258 in 258" in printed
+    assert "57,575" in printed
+
+
 def test_the_demo_uses_nothing_of_the_users(shown: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     _, folder = shown
     assert sorted(path.name for path in folder.iterdir()) == ["demo"]
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, list[str]]]:
+    """A demo whose batches never end, and what it says."""
+    folder, said = tmp_path_factory.mktemp("running"), list[str]()
+    with Demo(Options(folder, free_port(0), "scripted"), said.append) as demo:
+        controls = Emulator(folder / "emulator")
+        controls.url = f"http://{HOST}:{demo.emulator_port}"
+        controls.hold(True)
+        yield demo, said
+
+
+def test_a_failed_run_is_named_with_its_log_and_ends_the_demo(running: tuple[Demo, list[str]]) -> None:
+    demo, said = running
+    obstacle = demo.options.folder / "store" / "documents"
+    obstacle.write_text("a file where a folder belongs")
+    runs = demo.launch()
+
+    with pytest.raises(LLMAssetsError, match="nobody repeats run") as raised:
+        list(demo.watch(runs))
+
+    obstacle.unlink()
+    (failed, *_) = [line for line in said if " failed; look for it in " in line]
+    run = failed.split()[1]
+    assert run in runs
+    assert run in Path(failed.rpartition(" ")[2]).read_text()
+    assert str(raised.value).partition(",")[0].split()[-1] in runs
+
+
+@pytest.mark.parametrize(
+    ("patience", "expected"),
+    [
+        pytest.param(
+            Patience(0.5, 3, 600), r"nothing has moved for \d+ s \(runs: .*\); the logs may say why: ", id="still"
+        ),
+        pytest.param(Patience(600, 600, 2), r"not everything was published within \d+ s; ", id="in all"),
+    ],
+)
+def test_a_demo_does_not_wait_for_ever(running: tuple[Demo, list[str]], patience: Patience, expected: str) -> None:
+    demo, said = running
+    said.clear()
+
+    with pytest.raises(LLMAssetsError, match=expected):
+        list(demo.watch([], patience))
+
+    assert any("nothing has moved" in line for line in said) == (patience.still_seconds_said < 1)
+
+
 # Stands for a demo: it takes the folder, starts a service with a child, says so, and stays.
 HOLDER = """
 import os, sys, time
+from io import StringIO
 from pathlib import Path
 from llm_assets.demo.folder import Folder
 from llm_assets.demo.services import Service
