@@ -9,12 +9,13 @@ from pathlib import Path
 
 from bench.task import KEY, PARTITION, enrichment, share_documents
 from llm_assets.collection import collect_partition
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, Settings
 from llm_assets.polling import poll
 from llm_assets.providers import Credentials, get_provider
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import ShardState
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import send_planned
 from llm_assets.waves import Step, next_step
 
 EARLIER_PARTITIONS = 90

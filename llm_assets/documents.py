@@ -534,5 +534,7 @@ def _sink(slices: Iterator[pl.DataFrame], schema: dict[str, pl.DataType], target
 
 def read_documents(path: Path, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
     """The documents of a file that `DocumentSource.write` wrote, in its order, `rows` at a time."""
-    for batch in pl.scan_parquet(path, glob=False).collect_batches(chunk_size=rows, maintain_order=True):
-        yield from batch.iter_slices(rows)
+    # Not `collect_batches`: it reads hundreds of megabytes ahead.
+    table = pl.scan_parquet(path, glob=False)
+    for start in range(0, table.select(pl.len()).collect().item(), SLICE_ROWS):
+        yield from table.slice(start, SLICE_ROWS).collect().iter_slices(rows)

@@ -42,6 +42,18 @@ def naming_damage(act: _Act[Args, Done]) -> _Act[Args, Done]:
     return acting
 
 
+def parts_of(requests: int, most: int) -> list[pl.Expr]:
+    """Conditions on `fingerprint` that cut so many requests into parts of about `most`, each request in one of them.
+
+    Documents without a request are in the first.
+    """
+    count = -(-requests // most) or 1
+    if count == 1:
+        return [pl.lit(True)]
+    bucket = pl.col("fingerprint").str.head(4).str.to_integer(base=16, dtype=pl.UInt32) % count
+    return [bucket.fill_null(0) == number for number in range(count)]
+
+
 def partition_standings(
     platform: Platform,
     enrichment: Enrichment,
@@ -49,16 +61,18 @@ def partition_standings(
     *,
     rounds: int,
     wanted: pl.Series | None = None,
+    part: pl.Expr | None = None,
     without: Collection[str] = (),
 ) -> pl.DataFrame:
     """Where the requests of a partition stand (see retries.standings).
 
-    `wanted` are the fingerprints asked about, by default all that the partition ever sent. `without` names shards
-    (by key) to be taken as if they had never been planned.
+    `wanted` are the fingerprints asked about, by default all that the partition ever sent; `part` is a condition on
+    `fingerprint` that all of them meet. `without` names shards (by key) to be taken as if they had never been planned.
     """
     shards = [s for s in platform.ledger.shards(enrichment.name, partition) if s.key not in without]
-    results = results_so_far(platform.store, shards, enrichment.output)
-    in_flight = _requests_in_flight(platform.store, shards)
+    part = pl.lit(True) if part is None else part
+    results = results_so_far(platform.store, shards, enrichment.output).filter(part)
+    in_flight = _requests_in_flight(platform.store, shards).filter(part).collect()
     if wanted is None:
         seen = pl.concat([results.select("fingerprint"), in_flight.lazy().select("fingerprint")])
         wanted = seen.unique().collect()["fingerprint"]
@@ -122,6 +136,6 @@ def sent_fingerprints(store: Store, shard: Shard) -> list[Fingerprint]:
     return [Fingerprint(fingerprint) for fingerprint in requests["fingerprint"]]
 
 
-def _requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.DataFrame:
+def _requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
     active = [store.requests(shard) for shard in shards if shard.state in ACTIVE]
-    return store.scan_all(active, REQUESTS_SCHEMA).collect()
+    return store.scan_all(active, REQUESTS_SCHEMA)

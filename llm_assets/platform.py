@@ -77,7 +77,8 @@ class Platform:
 
     `owner` names this platform in claims. `visibility_delay` is how long a batch may be missing from a provider's
     list after it was created; an unknown outcome is not taken for "nothing was created" before. `missing_tolerance` is
-    how long what must be there (a batch, its results, some of them) may be missing before it counts as gone.
+    how long what must be there (a batch, its results, some of them) may be missing before it counts as gone. Of a large
+    partition `part_requests` are looked at at once, which bounds the memory that it takes.
     """
 
     store: Store
@@ -88,6 +89,7 @@ class Platform:
     owner: str = field(default_factory=new_owner)
     visibility_delay: timedelta = timedelta(minutes=2)
     missing_tolerance: timedelta = timedelta(minutes=15)
+    part_requests: int = 100_000
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
 
     @classmethod

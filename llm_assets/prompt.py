@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from minijinja import Environment, TemplateError
@@ -45,7 +46,7 @@ class _Turn:
     variables: frozenset[str]
     constant: Message | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"turn {self.number} ({self.role})"
 
@@ -78,13 +79,11 @@ class Prompt:
 
     def render(self, row: Mapping[str, object]) -> tuple[Message, ...]:
         """One message a turn for a document's columns. Raises PromptFailed, without any of their values."""
-        missing = [name for name in self.variables if name not in row]
-        if missing:
+        if missing := self.variables - row.keys():
             raise PromptFailed(f"the row has no column {', '.join(sorted(missing))}")
         values = {name: _value(row[name]) for name in self.variables}
-        wary = any(value is None for value in values.values())
-        environment = self._wary if wary else self._plain
-        return tuple(turn.constant or _rendered(turn, environment, values) for turn in self.turns)
+        environment = self._wary if None in values.values() else self._plain
+        return tuple([turn.constant or _rendered(turn, environment, values) for turn in self.turns])
 
 
 def _environment(**options: Any) -> Environment:

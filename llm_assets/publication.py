@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import reduce
+from pathlib import Path
 
 import polars as pl
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
-from llm_assets.history import partition_standings, results_so_far
+from llm_assets.history import partition_standings, parts_of, results_so_far
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState
 from llm_assets.retries import Standing, kind_of
@@ -26,6 +28,9 @@ _ROOM_WAIT = timedelta(hours=1)
 # So few first answers say nothing about the rest.
 _EVIDENCE_MIN = 20
 _HOPELESS = (FailureKind.PERMANENT, FailureKind.REPAIRABLE)
+_MERGED_ROWS = 50_000
+_TYPED_ROWS = 20_000
+_POSITION = "position"
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
@@ -65,40 +70,153 @@ class Oddities:
 
 def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     """Publish when every document has an outcome; otherwise record what is due."""
-    wants = platform.store.scan(plan.path)
-    wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
-    standings = partition_standings(platform, enrichment, plan.partition, rounds=plan.rounds, wanted=wanted)
-    counts = Counter(standings["standing"].to_list())
-    refused = _held(standings)
-    unsettled = counts[Standing.WAITING] + counts[Standing.DUE] + counts[Standing.HELD]
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
-    if unsettled:
-        held = refused or _hopeless(enrichment, plan, shards, standings, results)
-        due = counts[Standing.DUE] + counts[Standing.HELD]
-        platform.ledger.settle(plan, pending=due, held=held, not_before=_next_wave(standings, platform.clock()))
-        return _unfinished(plan, standings, results, oddities, plan.held or held)
-    _check_kept(enrichment, plan, wants)
-    enriched, failed = tables(enrichment, wants.collect(), standings, results)
-    _assert_nothing_lost(plan, enriched, failed)
-    try:
-        _publish(platform, plan, enriched, failed)
-    except PlanConflict:  # the newer plan will be published by who made it
-        return _unfinished(plan, standings, results, oddities, "")
-    return _finished(plan, standings, enriched, failed, oddities)
+    tally = _Tally()
+    with platform.store.scratch() as folder:
+        parts = _Parts(folder)
+        for part in parts_of(plan.requests, platform.part_requests):
+            wants = platform.store.scan(plan.path).with_row_index(_POSITION).filter(part)
+            wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
+            standings = partition_standings(
+                platform, enrichment, plan.partition, rounds=plan.rounds, wanted=wanted, part=part
+            )
+            tally.count(standings)
+            if not tally.unsettled:
+                _check_kept(enrichment, plan, wants)
+                enriched, failed = tables(enrichment, wants.collect(), standings, results.filter(part))
+                tally.count_tables(enriched, failed)
+                parts.add(enriched, failed)
+        if not tally.unsettled:
+            _assert_nothing_lost(plan, tally)
+            # Where a newer plan was made meanwhile, that one will be published by who made it.
+            with suppress(PlanConflict):
+                _publish(platform, plan, parts)
+                return tally.finished(plan, oddities)
+    held = ""
+    if tally.unsettled:
+        held = tally.held()
+        unsent = tally.requests[Standing.DUE] or any(shard.state is ShardState.PLANNED for shard in shards)
+        if not held and unsent:
+            held = _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results)
+        later = platform.clock() + _ROOM_WAIT if tally.no_room else None
+        platform.ledger.settle(plan, pending=tally.pending, held=held, not_before=later)
+    return tally.unfinished(plan, results, oddities, plan.held or held)
 
 
-def _publish(platform: Platform, plan: Plan, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
+class _Tally:
+    """What was counted, part by part."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.no_room = False  # whether some of what is due was refused for lack of room
+        self.enriched = 0
+        self.failed = 0
+        self._last_failures: Counter[str] = Counter()
+        self._refusals: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+
+    def count(self, standings: pl.DataFrame) -> None:
+        standing, reason = pl.col("standing"), pl.col("reason")
+        self.requests.update(_counts(standings["standing"]))
+        unanswered = standings.filter((standing != Standing.ANSWERED) & reason.is_not_null())
+        self._last_failures.update(_counts(unanswered["reason"]))
+        self._refusals.update(_counts(standings.filter(standing == Standing.HELD)["reason"]))
+        waits_for_room = (standing == Standing.DUE) & (pl.col("kind") == FailureKind.CAPACITY)
+        self.no_room |= not standings.filter(waits_for_room).is_empty()
+
+    def count_tables(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
+        self.enriched += enriched.height
+        self.failed += failed.height
+        self._failures.update(_counts(failed["reason"]))
+        for name in ("input_tokens", "output_tokens"):
+            self._tokens[name] += int(enriched[name].sum()) + int(failed[name].sum())
+
+    @property
+    def pending(self) -> int:
+        return self.requests[Standing.DUE] + self.requests[Standing.HELD]
+
+    @property
+    def unsettled(self) -> int:
+        return self.pending + self.requests[Standing.WAITING]
+
+    def held(self) -> str:
+        """Why nothing more is to be sent: the account or the model was refused, or what was paid for is gone."""
+        if gone := self._refusals[Reason.RESULTS_GONE]:
+            return (
+                f"the results of {gone:,} requests are gone at the provider, and asking again would pay for them again"
+            )
+        return f"refused by the provider: {', '.join(sorted(self._refusals))}" if self._refusals else ""
+
+    def finished(self, plan: Plan, oddities: Oddities) -> Progress:
+        return Progress(
+            documents=plan.documents,
+            enriched=self.enriched,
+            failed=self.failed,
+            published=True,
+            wave=plan.wave,
+            requests=dict(self.requests),
+            failures=dict(self._failures.most_common()),
+            input_tokens=self._tokens["input_tokens"],
+            output_tokens=self._tokens["output_tokens"],
+            strays=oddities.strays,
+            conflicts=oddities.conflicts,
+        )
+
+    def unfinished(self, plan: Plan, results: pl.LazyFrame, oddities: Oddities, held: str) -> Progress:
+        used = results.select(pl.col("input_tokens", "output_tokens").sum()).collect()
+        return Progress(
+            documents=plan.documents,
+            wave=plan.wave,
+            requests=dict(self.requests),
+            failures=dict(self._last_failures.most_common()),
+            held=held,
+            input_tokens=used["input_tokens"].item(),
+            output_tokens=used["output_tokens"].item(),
+            strays=oddities.strays,
+            conflicts=oddities.conflicts,
+        )
+
+
+class _Parts:
+    """Both tables of a partition while they are made part by part, each part in the order of the documents."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[tuple[Path, Path]] = []
+
+    def add(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
+        number = len(self._files)
+        files = self._folder / f"enriched-{number:03}.parquet", self._folder / f"failed-{number:03}.parquet"
+        for table, file in zip((enriched, failed), files, strict=True):
+            table.write_parquet(file, compression="lz4", row_group_size=_MERGED_ROWS)
+        self._files.append(files)
+
+    def write(self, enriched: Path, failed: Path) -> None:
+        """Write the tables, all parts merged into the order of the documents."""
+        for target, files in zip((enriched, failed), zip(*self._files, strict=True), strict=True):
+            merged = reduce(lambda left, right: left.merge_sorted(right, _POSITION), map(pl.scan_parquet, files))
+            merged.drop(_POSITION).sink_parquet(target, compression="zstd", maintain_order=True)
+
+
+def _publish(platform: Platform, plan: Plan, parts: _Parts) -> None:
     """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
     store = platform.store
     with ExitStack() as files:
-        for path, table in (
-            (store.enriched(plan.enrichment, plan.partition), enriched),
-            (store.failed(plan.enrichment, plan.partition), failed),
-        ):
-            table.write_parquet(files.enter_context(store.writing(path)), compression="zstd")
+        enriched = files.enter_context(store.writing(store.enriched(plan.enrichment, plan.partition)))
+        failed = files.enter_context(store.writing(store.failed(plan.enrichment, plan.partition)))
+        parts.write(enriched, failed)
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
+
+
+def _assert_nothing_lost(plan: Plan, tally: _Tally) -> None:
+    if plan.documents != tally.enriched + tally.failed:
+        raise LLMAssetsError(
+            f"{plan.enrichment} {plan.partition}: {plan.documents} documents, but {tally.enriched} enriched and "
+            f"{tally.failed} failed; nothing was published. This is a defect: keep the store and report it."
+        )
 
 
 def _check_kept(enrichment: Enrichment, plan: Plan, wants: pl.LazyFrame) -> None:
@@ -110,36 +228,28 @@ def _check_kept(enrichment: Enrichment, plan: Plan, wants: pl.LazyFrame) -> None
         )
 
 
-def _next_wave(standings: pl.DataFrame, now: datetime) -> datetime | None:
-    """When what is due may be sent: later, when some of it was refused for lack of room."""
-    no_room = (pl.col("standing") == Standing.DUE) & (pl.col("kind") == FailureKind.CAPACITY)
-    return None if standings.filter(no_room).is_empty() else now + _ROOM_WAIT
-
-
 def _hopeless(
-    enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], standings: pl.DataFrame, results: pl.LazyFrame
+    enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], wanted: pl.LazyFrame, results: pl.LazyFrame
 ) -> str:
     """Why the rest should not be sent: most requests of the last wave failed at their first try, by their own fault.
 
-    Empty when there is nothing left to send, when too few came back to tell, or when somebody has acted since.
+    Empty when too few came back to tell, or when somebody has acted since.
     """
-    planned = any(shard.state is ShardState.PLANNED for shard in shards)
-    due = not standings.filter(pl.col("standing") == Standing.DUE).is_empty()
     fresh = [s for s in shards if s.collected_at and (plan.released_at is None or s.collected_at > plan.released_at)]
-    if not fresh or not (planned or due):
+    if not fresh:
         return ""
     wave = max(shard.wave for shard in fresh)
     first = (
         results.filter(pl.col("wave") == wave)
         .join(results.filter(pl.col("wave") < wave), on="fingerprint", how="anti")
-        .join(standings.lazy(), on="fingerprint", how="semi")
+        .join(wanted, on="fingerprint", how="semi")
         .select("reason", kind_of(pl.col("reason")).alias("kind"))
         .collect()
     )
     failed = first.filter(pl.col("kind").is_in([kind.value for kind in _HOPELESS]))
     if first.height < _EVIDENCE_MIN or failed.height <= enrichment.hold_above * first.height:
         return ""
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _tally(failed["reason"].to_list()).items())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _counts(failed["reason"]).most_common())
     return f"{failed.height:,} of the first {first.height:,} requests failed ({reasons}): look at prompt and schema"
 
 
@@ -148,17 +258,17 @@ def tables(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`enriched` and `failed` of a partition whose every request has a final outcome. Pure.
 
-    `wants` is the plan (PLAN_SCHEMA and the kept columns). Tokens are those of all attempts, and stand at the first
+    `wants` is the plan (PLAN_SCHEMA and the kept columns) with the position of each document, which both tables begin
+    with. Tokens are those of all attempts, and stand at the first
     of several documents that share a request, so that a sum over both tables is what was used.
     """
-    wants = wants.with_row_index("position")
     spent = _spent(results)
     first = pl.col("fingerprint").is_null() | pl.col("fingerprint").is_first_distinct()
     tokens = [pl.when(first).then(pl.col(name)).otherwise(0).fill_null(0).alias(name) for name in _TOKENS]
     rows = wants.join(
         standings.select("fingerprint", "standing", "attempts", last_reason="reason"), on="fingerprint", how="left"
     )
-    rows = rows.join(spent, on="fingerprint", how="left").sort("position").with_columns(tokens)
+    rows = rows.join(spent, on="fingerprint", how="left").sort(_POSITION).with_columns(tokens)
     answered = pl.col("standing").fill_null("") == Standing.ANSWERED
     return _enriched(enrichment, rows.filter(answered), results), _failed(enrichment, rows.filter(~answered), results)
 
@@ -170,11 +280,13 @@ def _enriched(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame)
         .unique("fingerprint", keep="first", maintain_order=True)
         .collect()
     )
-    rows = rows.join(answers, on="fingerprint", how="left").sort("position")
-    typed = enrichment.output.typed(rows["answer"])
+    rows = rows.join(answers, on="fingerprint", how="left").sort(_POSITION)
+    # By slices: decoding takes several times what it leaves.
+    starts = range(0, max(rows.height, 1), _TYPED_ROWS)
+    typed = pl.concat([enrichment.output.typed(rows["answer"].slice(start, _TYPED_ROWS)) for start in starts])
     return pl.concat(
         [
-            rows.select(DOCUMENT_ID, *enrichment.keep),
+            rows.select(_POSITION, DOCUMENT_ID, *enrichment.keep),
             typed,
             rows.select("model", "wave", *_TOKENS, "fingerprint"),
         ],
@@ -190,7 +302,7 @@ def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -
         .select("fingerprint", "model", last_message="message", provider_type="provider_type")
         .collect()
     )
-    rows = rows.join(last, on="fingerprint", how="left").sort("position")
+    rows = rows.join(last, on="fingerprint", how="left").sort(_POSITION)
     rows = rows.with_columns(
         pl.coalesce("reason", "last_reason").alias("reason"),
         pl.coalesce("message", "last_message").alias("message"),
@@ -198,7 +310,7 @@ def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -
         pl.col("attempts").fill_null(0),
     ).with_columns(kind_of(pl.col("reason")).alias("kind"))
     return rows.select(
-        *[pl.col(name).cast(dtype) for name, dtype in FAILED_SCHEMA.items()], *enrichment.keep, "fingerprint"
+        _POSITION, *[pl.col(name).cast(dtype) for name, dtype in FAILED_SCHEMA.items()], *enrichment.keep, "fingerprint"
     )
 
 
@@ -207,58 +319,5 @@ def _spent(results: pl.LazyFrame) -> pl.DataFrame:
     return results.group_by("fingerprint").agg(pl.col(*_TOKENS).sum()).collect()
 
 
-def _held(standings: pl.DataFrame) -> str:
-    """Why nothing more is to be sent: the account or the model was refused, or what was paid for is gone."""
-    reasons = standings.filter(pl.col("standing") == Standing.HELD)["reason"]
-    gone = (reasons == Reason.RESULTS_GONE).sum()
-    if gone:
-        return f"the results of {gone:,} requests are gone at the provider, and asking again would pay for them again"
-    return f"refused by the provider: {', '.join(reasons.unique().sort())}" if len(reasons) else ""
-
-
-def _assert_nothing_lost(plan: Plan, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
-    if plan.documents != enriched.height + failed.height:
-        raise LLMAssetsError(
-            f"{plan.enrichment} {plan.partition}: {plan.documents} documents, but {enriched.height} enriched and "
-            f"{failed.height} failed; nothing was published. This is a defect: keep the store and report it."
-        )
-
-
-def _unfinished(plan: Plan, standings: pl.DataFrame, results: pl.LazyFrame, oddities: Oddities, held: str) -> Progress:
-    counts = Counter(standings["standing"].to_list())
-    used = results.select(pl.col("input_tokens", "output_tokens").sum()).collect()
-    unanswered = standings.filter((pl.col("standing") != Standing.ANSWERED) & pl.col("reason").is_not_null())
-    return Progress(
-        documents=plan.documents,
-        wave=plan.wave,
-        requests=dict(counts),
-        failures=_tally(unanswered["reason"].to_list()),
-        held=held,
-        input_tokens=used["input_tokens"].item(),
-        output_tokens=used["output_tokens"].item(),
-        strays=oddities.strays,
-        conflicts=oddities.conflicts,
-    )
-
-
-def _finished(
-    plan: Plan, standings: pl.DataFrame, enriched: pl.DataFrame, failed: pl.DataFrame, oddities: Oddities
-) -> Progress:
-    return Progress(
-        documents=plan.documents,
-        enriched=enriched.height,
-        failed=failed.height,
-        published=True,
-        wave=plan.wave,
-        requests=dict(Counter(standings["standing"].to_list())),
-        failures=_tally(failed["reason"].to_list()),
-        input_tokens=int(enriched["input_tokens"].sum()) + int(failed["input_tokens"].sum()),
-        output_tokens=int(enriched["output_tokens"].sum()) + int(failed["output_tokens"].sum()),
-        strays=oddities.strays,
-        conflicts=oddities.conflicts,
-    )
-
-
-def _tally(reasons: Sequence[str]) -> dict[str, int]:
-    """How often each reason occurs, the most frequent first."""
-    return dict(Counter(reasons).most_common())
+def _counts(values: pl.Series) -> Counter[str]:
+    return Counter(dict(values.value_counts().iter_rows()))

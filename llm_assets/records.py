@@ -212,9 +212,10 @@ class Result:
 class Plan:
     """What a partition of an enrichment wants, and how far it is: the ledger's one row for it.
 
-    `digest` changes when any document, prompt, model, schema or kept column does; `path` names the plan's table
-    (PLAN_SCHEMA) in the store. `wave` is the last one planned. `rounds` multiplies the attempts that a request
-    may have: it grows when somebody asks for the failed ones again. `pending` counts requests that are due in
+    `digest` changes when any document, prompt, model, schema or kept column does; `inputs` may change without it, as
+    it is of the documents' file and the declaration themselves: while it stays, so does the plan. `path` names the
+    plan's table (PLAN_SCHEMA) in the store. `wave` is the last one planned. `rounds` multiplies the attempts that a
+    request may have: it grows when somebody asks for the failed ones again. `pending` counts requests that are due in
     the next wave, which is not planned before `not_before`. `held` says why nothing more is sent until somebody acts;
     empty when all is well. `released_at` is when somebody last did.
     """
@@ -223,6 +224,7 @@ class Plan:
     partition: str
     plan_id: str
     digest: str
+    inputs: str = ""
     path: str
     documents: int
     requests: int

@@ -53,7 +53,7 @@ class Renderer:
         self._dialect = dialect
         self._body_bytes_max = body_bytes_max - _OVERHEAD_BYTES
         self._amendments = amendments or {}
-        self._identity = f"{dialect.name}\n{dialect.endpoint}\n".encode()
+        self._identity = hashlib.blake2b(f"{dialect.name}\n{dialect.endpoint}\n".encode(), digest_size=16)
         self._columns = sorted(enrichment.prompt.variables)
 
     def render(self, documents: pl.DataFrame) -> RenderedSlice:
@@ -109,7 +109,7 @@ class Renderer:
         return body
 
     def _fingerprint(self, body: bytes) -> Fingerprint:
-        digest = hashlib.blake2b(self._identity, digest_size=16)
+        digest = self._identity.copy()
         digest.update(body)
         return Fingerprint(digest.hexdigest())
 

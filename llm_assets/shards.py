@@ -29,10 +29,11 @@ def fingerprint_of(custom_id: str, key: str) -> Fingerprint | None:
 
 @dataclass(slots=True)
 class PackedShard:
-    """A finished shard file: what it holds, in the order of its lines, and its size in bytes."""
+    """A shard file: what it holds, in the order of its lines, and its size in bytes."""
 
     key: str
     path: Path
+    requests_max: int
     fingerprints: list[Fingerprint] = field(default_factory=list)
     line_bytes: list[int] = field(default_factory=list)
     bytes: int = 0
@@ -50,11 +51,15 @@ class Packer:
         self._limits = limits
         self._new_shard = new_shard
         self._open: tuple[PackedShard, BinaryIO] | None = None
-        self.shards: list[PackedShard] = []
+        self._finished: list[PackedShard] = []
 
     def add(self, fingerprint: Fingerprint, body: bytes) -> None:
         """Write one request."""
-        shard, file = self._room_for(len(body))
+        shard, file = self._open or self._next()
+        # 256 is more than what a line adds to its body (custom_id, method, url) and the footer to the file.
+        if len(shard.fingerprints) >= shard.requests_max or shard.bytes + len(body) + 256 > self._limits.bytes:
+            self.close()
+            shard, file = self._next()
         line = self._dialect.line(custom_id(shard.key, fingerprint), body)
         if shard.fingerprints:
             line = self._format.separator + line
@@ -74,23 +79,20 @@ class Packer:
         file.flush()
         os.fsync(file.fileno())
         file.close()
-        self.shards.append(shard)
+        self._finished.append(shard)
         self._open = None
 
-    def _room_for(self, body_bytes: int) -> tuple[PackedShard, BinaryIO]:
-        if self._open is not None and not self._fits(self._open[0], body_bytes):
-            self.close()
-        if self._open is None:
-            key, path = self._new_shard()
-            file = path.open("wb")
-            file.write(self._format.header)
-            self._open = PackedShard(key, path, bytes=len(self._format.header)), file
-        return self._open
+    def take_finished(self) -> list[PackedShard]:
+        """The shards that were finished since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
 
-    def _fits(self, shard: PackedShard, body_bytes: int) -> bool:
-        # 256 is more than what a line adds to its body (custom_id, method, url) and the footer to the file.
-        within_bytes = shard.bytes + body_bytes + 256 <= self._limits.bytes
-        return within_bytes and len(shard.fingerprints) < self._requests_max(shard.key)
+    def _next(self) -> tuple[PackedShard, BinaryIO]:
+        key, path = self._new_shard()
+        file = path.open("wb")
+        file.write(self._format.header)
+        self._open = PackedShard(key, path, self._requests_max(key), bytes=len(self._format.header)), file
+        return self._open
 
     def _requests_max(self, key: str) -> int:
         """At most a hundredth below the limit, and seldom the same for two shards.

@@ -1,56 +1,41 @@
-"""Shards → batches. Intent is written before the network is touched, and nothing is ever sent on a guess.
+"""Planned shards → batches. Intent is written before the network is touched, and nothing is ever sent on a guess.
 
     claim (ledger: submitting) ──▶ stage ──▶ create: one POST ──▶ record (ledger: submitted)
                                                  └── outcome unknown: stays claimed, see reconciliation.py
 
-Planning and sending are each safe to repeat, to interrupt anywhere, and to run twice at once.
+Sending is safe to repeat, to interrupt anywhere, and to run twice at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from llm_assets.answers import same_outcome
-from llm_assets.documents import read_documents
-from llm_assets.enrichment import Enrichment
 from llm_assets.errors import (
     CapacityError,
     IllegalTransition,
     NotThere,
     OutcomeUnknown,
-    PlanConflict,
     ProviderError,
     RequestRejected,
     SystemicError,
     TransientError,
 )
-from llm_assets.history import naming_damage, partition_amendments, partition_standings, sent_fingerprints
+from llm_assets.history import sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE, TOO_LARGE, Client
 from llm_assets.records import (
-    REQUESTS_SCHEMA,
-    Amendment,
     Batch,
-    FailureKind,
-    Fingerprint,
     Plan,
     Reason,
     Shard,
     ShardState,
 )
-from llm_assets.requests import Renderer
-from llm_assets.retries import KIND_OF, Standing
-from llm_assets.shards import PackedShard, Packer, limits_for
 
-SLICE_ROWS = 5_000
 RETRY_LATER = timedelta(minutes=1)
 
 
@@ -64,85 +49,6 @@ class Sent:
     unknown: int = 0  # shards whose outcome must be reconciled
     later: int = 0  # shards that wait for room or for the provider
     rejected: int = 0
-
-
-@naming_damage
-def plan_partition(
-    platform: Platform,
-    enrichment: Enrichment,
-    partition: str,
-    *,
-    retry_failed: bool = False,
-    release_hold: bool = True,
-) -> Plan:
-    """Decide what a partition wants and write the shards of what is still to be sent: the next wave, if any.
-
-    Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
-    attempts are used up as many again; `release_hold` says that somebody has acted, and without it a held plan stays.
-    Documents come from the store. Returns the plan that is now current, which is another run's when that one was
-    faster.
-    """
-    current = platform.ledger.plan(enrichment.name, partition)
-    if current is not None and current.held and not release_hold:
-        return current
-    rounds = current.rounds if current else 1
-    if retry_failed and _has_failed(platform, enrichment, partition, rounds):
-        rounds += 1
-    draft = _draft(platform, enrichment, partition, current, rounds)
-    plan = draft.plan(current, rounds)
-    unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
-    if unsent:
-        draft.discard()
-        draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
-        plan = draft.plan(current, rounds)
-    if plan == current:
-        return plan
-    try:
-        draft.write_plan(plan)
-        platform.ledger.record_plan(plan, draft.shards(), replaces=current, withdraws=[shard.key for shard in unsent])
-    except PlanConflict:
-        draft.discard()
-        return platform.ledger.plan(enrichment.name, partition) or plan
-    for shard in unsent:
-        platform.store.local(platform.request_file(shard)).unlink(missing_ok=True)
-    return plan
-
-
-def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
-    """Whether there is anything that another round could help: asking twice for one must not grant two."""
-    standings = partition_standings(platform, enrichment, partition, rounds=rounds)
-    failed = (pl.col("standing") == Standing.FAILED) & (pl.col("kind") != FailureKind.PERMANENT)
-    return not standings.filter(failed).is_empty()
-
-
-def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]:
-    """The shards that were planned, never sent, and are to be taken back.
-
-    When the plan changes, they hold requests that may not be wanted any more. Others whose file is lost can never be
-    sent: their requests go into new ones.
-    """
-    shards = platform.ledger.shards(plan.enrichment, plan.partition)
-    planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
-    return [shard for shard in planned if all_of_them or not platform.store.exists(platform.request_file(shard))]
-
-
-def _draft(
-    platform: Platform,
-    enrichment: Enrichment,
-    partition: str,
-    current: Plan | None,
-    rounds: int,
-    without: Sequence[str] = (),
-) -> _Draft:
-    standings = partition_standings(platform, enrichment, partition, rounds=rounds, without=without)
-    settled = standings.filter(~pl.col("standing").is_in([Standing.DUE, Standing.HELD]))["fingerprint"]
-    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
-    try:
-        draft.render(set(settled), partition_amendments(platform, enrichment, partition, standings))
-    except BaseException:
-        draft.discard()
-        raise
-    return draft
 
 
 def send_planned(platform: Platform, plan: Plan) -> Sent:
@@ -245,127 +151,3 @@ def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     platform.store.write(results, outcomes)
     with suppress(IllegalTransition):
         platform.ledger.rejected(shard.key, results, of_owner=platform.owner, code=error.code, message=str(error))
-
-
-class _Draft:
-    """A plan and its shards while they are being written: files first, the ledger last."""
-
-    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, wave: int) -> None:
-        self._platform = platform
-        self._enrichment = enrichment
-        self._partition = partition
-        self._wave = wave
-        self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests())
-        self._packer = Packer(self._dialect, self._limits, self._new_shard)
-        self._slices: list[pl.DataFrame] = []
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._written: list[Path] = []
-
-    def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
-        """Read the documents by slices and pack each request that is not settled, once."""
-        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
-        for documents in self._documents():
-            rendered = renderer.render(documents)
-            self._slices.append(rendered.plan)
-            self._digest.update(rendered.plan.write_ndjson().encode())
-            for fingerprint, body in rendered.bodies.items():
-                if fingerprint not in settled:
-                    settled.add(fingerprint)
-                    self._packer.add(fingerprint, body)
-        self._packer.close()
-        for packed in self._packer.shards:
-            self._write_requests(packed)
-
-    def plan(self, current: Plan | None, rounds: int) -> Plan:
-        """The plan to record; equal to the current one when there is nothing to change."""
-        wants = pl.concat(self._slices)
-        wave = self._wave if self._packer.shards else self._wave - 1
-        digest = self._digest.hexdigest()
-        if current is not None and current.digest == digest:
-            changes: dict[str, Any] = {"wave": wave, "rounds": rounds, "pending": 0, "not_before": None}
-            if self._packer.shards:
-                changes["published_at"] = None
-            if current.held:
-                # A plan that was held and is materialized again is released: somebody has acted.
-                changes |= {"held": "", "released_at": self._platform.clock()}
-            return replace(current, **changes)
-        plan_id = self._platform.new_key()
-        return Plan(
-            enrichment=self._enrichment.name,
-            partition=self._partition,
-            plan_id=plan_id,
-            digest=digest,
-            path=self._platform.store.plan(self._enrichment.name, self._partition, plan_id),
-            documents=wants.height,
-            requests=wants["fingerprint"].drop_nulls().n_unique(),
-            wave=wave,
-            rounds=rounds,
-            planned_at=self._platform.clock(),
-        )
-
-    def write_plan(self, plan: Plan) -> None:
-        """Write the plan's table, unless it is there already."""
-        if self._platform.store.exists(plan.path):
-            return
-        wants = pl.concat(self._slices)
-        self._platform.store.write(plan.path, wants)
-        self._written.append(self._platform.store.local(plan.path))
-
-    def shards(self) -> list[Shard]:
-        """The ledger's rows for the packed shards."""
-        return [
-            Shard(
-                key=packed.key,
-                enrichment=self._enrichment.name,
-                partition=self._partition,
-                wave=self._wave,
-                provider=self._dialect.name,
-                endpoint=self._dialect.endpoint,
-                requests=len(packed.fingerprints),
-                bytes=packed.bytes,
-                path=self._stem(packed.key),
-                schema_digest=self._enrichment.output.digest,
-                deadline_s=round(self._enrichment.deadline_hours * 3600),
-            )
-            for packed in self._packer.shards
-        ]
-
-    def discard(self) -> None:
-        """Remove what was written: another run's plan holds, or this one could not be finished."""
-        self._packer.close()
-        for path in self._written:
-            path.unlink(missing_ok=True)
-
-    def _refused_requests(self) -> int | None:
-        """How many requests the smallest shard of the partition had that the provider never had room for."""
-        shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
-        no_room = [shard for shard in shards if shard.collected_at and self._had_no_room(shard)]
-        return min((shard.requests for shard in no_room), default=None)
-
-    def _had_no_room(self, shard: Shard) -> bool:
-        reason = self._platform.dialect_of(shard).batch_reason(shard.code)
-        return shard.code == TOO_LARGE or KIND_OF[reason] is FailureKind.CAPACITY
-
-    def _documents(self) -> Iterator[pl.DataFrame]:
-        store = self._platform.store
-        path = store.documents(self._enrichment.documents, self._partition)
-        # The first slice has no rows: a partition without documents has a plan with all its columns too.
-        yield store.scan(path).head(0).collect()
-        yield from read_documents(store.local(path), SLICE_ROWS)
-
-    def _stem(self, key: str) -> str:
-        return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)
-
-    def _new_shard(self) -> tuple[str, Path]:
-        key = self._platform.new_key()
-        path = self._platform.store.local(self._stem(key) + self._dialect.shard_format.suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._written.append(path)
-        return key, path
-
-    def _write_requests(self, packed: PackedShard) -> None:
-        table = self._stem(packed.key) + ".requests.parquet"
-        columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
-        self._platform.store.write(table, pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
-        self._written.append(self._platform.store.local(table))

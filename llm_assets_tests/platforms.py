@@ -11,6 +11,7 @@ from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.output_schema import OutputSchema
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
 from llm_assets.prompt import Prompt
@@ -19,7 +20,7 @@ from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import Plan, Reason
 from llm_assets.store import Store
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import send_planned
 from llm_assets.waves import Step, next_step
 from llm_assets_tests.emulator_process import Emulator
 

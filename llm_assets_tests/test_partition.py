@@ -16,10 +16,11 @@ from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, StoreError, SystemicError
 from llm_assets.history import results_so_far
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.records import Reason, ShardLimits, ShardState
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import send_planned
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
@@ -71,6 +72,43 @@ def test_documents_in_answers_out(platform: Platform, enrichment: Enrichment, em
     assert all("emulator" in model for model in answers["model"])
     assert answers["input_tokens"].min() > 0  # type: ignore[operator]
     assert set(billed(emulator).values()) == {1}
+
+
+def test_a_partition_looked_at_in_parts_has_the_same_tables(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "refusal", "match": "Review 3:"}, {"fault": "overloaded", "rate": 0.3, "attempts": 1}])
+    texts = [*TEXTS, None, TEXTS[3], "", TEXTS[0]]
+    whole = run(platform, enrichment, texts)
+    tables = enriched(platform, enrichment), failed(platform, enrichment)
+    platform.part_requests = 4
+    assert collect_partition(platform, enrichment, P) == whole
+    assert enriched(platform, enrichment).equals(tables[0])
+    assert failed(platform, enrichment).equals(tables[1])
+
+
+def test_waves_planned_in_parts_send_what_is_due_once(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    platform.part_requests = 4
+    emulator.faults([{"fault": "overloaded", "rate": 0.5, "attempts": 1}])
+    assert run(platform, enrichment, TEXTS).enriched == 20
+    assert set(billed(emulator).values()) == {1}
+
+
+def test_more_attempts_are_made_when_more_are_declared(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "overloaded", "match": "Review 7:"}])
+    once = replace(enrichment, attempts=1)
+    assert run(platform, once, TEXTS).failed == 1
+    emulator.faults([])
+    submit(platform, once)
+    finish(platform, once)
+    assert reasons(platform, once) == {"d7": Reason.OVERLOADED}
+    submit(platform, enrichment)
+    finish(platform, enrichment)
+    assert reasons(platform, enrichment) == {}
 
 
 def test_identical_documents_are_sent_once_and_answered_each(

@@ -12,10 +12,10 @@ from openai import OpenAI
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.records import ShardState
 from llm_assets.retention import sweep
-from llm_assets.submission import plan_partition
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
     P,

@@ -31,7 +31,7 @@ def pack(folder: Path, dialect: Dialect, bodies: list[bytes], limits: ShardLimit
     for number, body in enumerate(bodies):
         packer.add(fingerprint(number), body)
     packer.close()
-    return packer.shards
+    return packer.take_finished()
 
 
 def requests_of(shard: PackedShard, provider: str) -> list[tuple[str, object]]:

@@ -12,12 +12,13 @@ import pytest
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import IllegalTransition, OutcomeUnknown, SystemicError
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.providers.openai import OpenAIDialect
 from llm_assets.reconciliation import Adopt, Release, Wait, reconcile_partition
 from llm_assets.records import Reason, ShardLimits, ShardState
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import send_planned
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (

@@ -26,13 +26,14 @@ from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
 from llm_assets.retention import sweep
-from llm_assets.submission import plan_partition, send_planned
+from llm_assets.submission import send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
 

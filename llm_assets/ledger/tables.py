@@ -42,6 +42,7 @@ plans = sa.Table(
     sa.Column("partition", sa.Text, primary_key=True),
     sa.Column("plan_id", sa.Text, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("inputs", sa.Text, nullable=False, server_default=""),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("documents", sa.BigInteger, nullable=False),
     sa.Column("requests", sa.BigInteger, nullable=False),

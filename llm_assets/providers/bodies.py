@@ -61,8 +61,12 @@ def split_system(messages: Sequence[Message]) -> tuple[str, list[dict[str, str]]
 
     Raises ValueError when there is no turn: no vendor answers a system prompt alone.
     """
-    system = [message.text for message in messages if message.role == "system"]
-    turns = [{"role": each.role, "content": each.text} for each in messages if each.role != "system"]
+    system, turns = [], []
+    for message in messages:
+        if message.role == "system":
+            system.append(message.text)
+        else:
+            turns.append({"role": message.role, "content": message.text})
     if not turns:
         raise ValueError("the prompt has no user message; put the document into one")
     return "\n\n".join(system), turns

@@ -1,4 +1,4 @@
-"""Deadlines, retention, what is missing, operators' decisions; and an identity, by which a store knows its ledger."""
+"""What plans are made from, deadlines, retention, what is missing, operators' decisions; and a ledger's identity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _TIME = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     """Add the columns, `decisions` and `ledger`."""
+    op.add_column("plans", sa.Column("inputs", sa.Text, nullable=False, server_default=""))
     op.add_column("plans", sa.Column("released_at", _TIME))
     op.add_column("plans", sa.Column("not_before", _TIME))
     op.add_column("shards", sa.Column("deadline_s", sa.BigInteger))

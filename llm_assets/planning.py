@@ -1,0 +1,288 @@
+"""Documents and results so far → a partition's plan, and the shards of its next wave. Nothing is sent here.
+
+    documents ──▶ rendered by slices ──▶ shard files ──▶ plan.parquet ──▶ ledger: planned
+
+Files come first, the ledger last: planning is safe to repeat, to interrupt anywhere, and to run twice at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from llm_assets.documents import read_documents
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import (
+    PlanConflict,
+)
+from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
+from llm_assets.platform import Platform
+from llm_assets.providers import TOO_LARGE
+from llm_assets.records import (
+    REQUESTS_SCHEMA,
+    Amendment,
+    FailureKind,
+    Fingerprint,
+    Plan,
+    Shard,
+    ShardState,
+)
+from llm_assets.requests import Renderer
+from llm_assets.retries import KIND_OF, Standing
+from llm_assets.shards import Packer, limits_for
+
+SLICE_ROWS = 5_000
+
+
+@naming_damage
+def plan_partition(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    *,
+    retry_failed: bool = False,
+    release_hold: bool = True,
+) -> Plan:
+    """Decide what a partition wants and write the shards of what is still to be sent: the next wave, if any.
+
+    Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
+    attempts are used up as many again; `release_hold` says that somebody has acted, and without it a held plan stays.
+    Documents come from the store. Returns the plan that is now current, which is another run's when that one was
+    faster.
+    """
+    current = platform.ledger.plan(enrichment.name, partition)
+    if current is not None and current.held and not release_hold:
+        return current
+    inputs = _inputs(platform, enrichment, partition)
+    rounds = current.rounds if current else 1
+    if retry_failed and _has_failed(platform, enrichment, partition, rounds):
+        rounds += 1
+    elif current is not None and current.published_at and current.inputs == inputs:
+        return current  # every document has its outcome, and nothing has changed since
+    draft = _draft(platform, enrichment, partition, current, rounds)
+    if inputs != _inputs(platform, enrichment, partition):
+        inputs = ""  # the documents were replaced while they were read: whose plan this is, nobody can say
+    plan = draft.plan(current, rounds, inputs)
+    unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
+    if unsent:
+        draft.discard()
+        draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
+        plan = draft.plan(current, rounds, inputs)
+    if plan == current:
+        draft.discard()
+        return plan
+    try:
+        draft.write_plan(plan)
+        platform.ledger.record_plan(plan, draft.shards, replaces=current, withdraws=[shard.key for shard in unsent])
+    except PlanConflict:
+        draft.discard()
+        return platform.ledger.plan(enrichment.name, partition) or plan
+    for shard in unsent:
+        platform.store.local(platform.request_file(shard)).unlink(missing_ok=True)
+    return plan
+
+
+def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
+    """Whether there is anything that another round could help: asking twice for one must not grant two."""
+    standings = partition_standings(platform, enrichment, partition, rounds=rounds)
+    failed = (pl.col("standing") == Standing.FAILED) & (pl.col("kind") != FailureKind.PERMANENT)
+    return not standings.filter(failed).is_empty()
+
+
+def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]:
+    """The shards that were planned, never sent, and are to be taken back.
+
+    When the plan changes, they hold requests that may not be wanted any more. Others whose file is lost can never be
+    sent: their requests go into new ones.
+    """
+    shards = platform.ledger.shards(plan.enrichment, plan.partition)
+    planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
+    return [shard for shard in planned if all_of_them or not platform.store.exists(platform.request_file(shard))]
+
+
+def _draft(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    current: Plan | None,
+    rounds: int,
+    without: Sequence[str] = (),
+) -> _Draft:
+    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
+    try:
+        draft.render(*_known(platform, enrichment, partition, rounds, without))
+    except BaseException:
+        draft.discard()
+        raise
+    return draft
+
+
+def _known(
+    platform: Platform, enrichment: Enrichment, partition: str, rounds: int, without: Sequence[str]
+) -> tuple[set[str], dict[Fingerprint, Amendment]]:
+    """The requests that are not to be sent, and how those that were sent before and are differ from the declared."""
+    settled: set[str] = set()
+    amendments: dict[Fingerprint, Amendment] = {}
+    unsettled = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
+    sent = sum(shard.requests for shard in platform.ledger.shards(enrichment.name, partition))
+    for part in parts_of(sent, platform.part_requests):
+        standings = partition_standings(platform, enrichment, partition, rounds=rounds, part=part, without=without)
+        settled.update(standings.filter(~unsettled)["fingerprint"])
+        amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unsettled))
+    return settled, amendments
+
+
+def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
+    """A digest of all that a plan is made from: while it is the same, so is what a plan would say."""
+    documents = platform.store.local(platform.store.documents(enrichment.documents, partition))
+    if not documents.exists():
+        return ""  # who reads them will say so
+    with documents.open("rb") as file:
+        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
+    task, limits = enrichment.task, enrichment.limits
+    declared = [
+        version("llm-assets"),
+        (enrichment.provider, enrichment.endpoint, task.model_name, task.max_tokens, task.schema_name),
+        (task.schema, task.params, enrichment.prompt.text, enrichment.keep),
+        (enrichment.output.digest, enrichment.attempts, enrichment.ceiling, limits and limits.bytes),
+    ]
+    digest.update(orjson.dumps(declared))
+    return digest.hexdigest()
+
+
+class _Draft:
+    """A plan and its shards while they are being written: files first, the ledger last."""
+
+    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, wave: int) -> None:
+        self._platform = platform
+        self._enrichment = enrichment
+        self._partition = partition
+        self._wave = wave
+        self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests())
+        self._packer = Packer(self._dialect, self._limits, self._new_shard)
+        self._slices: list[pl.DataFrame] = []
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._written: list[Path] = []
+        self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
+
+    def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
+        """Read the documents by slices and pack each request that is not settled, once."""
+        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
+        for documents in self._documents():
+            rendered = renderer.render(documents)
+            self._slices.append(rendered.plan)
+            self._digest.update(rendered.plan.write_ndjson().encode())
+            for fingerprint, body in rendered.bodies.items():
+                if fingerprint not in settled:
+                    settled.add(fingerprint)
+                    self._packer.add(fingerprint, body)
+            self._keep_finished()
+        self._packer.close()
+        self._keep_finished()
+
+    def plan(self, current: Plan | None, rounds: int, inputs: str) -> Plan:
+        """The plan to record; equal to the current one when there is nothing to change."""
+        wave = self._wave if self.shards else self._wave - 1
+        digest = self._digest.hexdigest()
+        if current is not None and current.digest == digest:
+            changes: dict[str, Any] = {
+                "wave": wave,
+                "rounds": rounds,
+                "inputs": inputs,
+                "pending": 0,
+                "not_before": None,
+            }
+            if self.shards:
+                changes["published_at"] = None
+            if current.held:
+                # A plan that was held and is materialized again is released: somebody has acted.
+                changes |= {"held": "", "released_at": self._platform.clock()}
+            return replace(current, **changes)
+        wants = pl.concat(self._slices)
+        plan_id = self._platform.new_key()
+        return Plan(
+            enrichment=self._enrichment.name,
+            partition=self._partition,
+            plan_id=plan_id,
+            digest=digest,
+            inputs=inputs,
+            path=self._platform.store.plan(self._enrichment.name, self._partition, plan_id),
+            documents=wants.height,
+            requests=wants["fingerprint"].drop_nulls().n_unique(),
+            wave=wave,
+            rounds=rounds,
+            planned_at=self._platform.clock(),
+        )
+
+    def write_plan(self, plan: Plan) -> None:
+        """Write the plan's table, unless it is there already."""
+        if self._platform.store.exists(plan.path):
+            return
+        wants = pl.concat(self._slices)
+        self._platform.store.write(plan.path, wants)
+        self._written.append(self._platform.store.local(plan.path))
+
+    def discard(self) -> None:
+        """Remove what was written: another run's plan holds, or this one could not be finished."""
+        self._packer.close()
+        for path in self._written:
+            path.unlink(missing_ok=True)
+
+    def _refused_requests(self) -> int | None:
+        """How many requests the smallest shard of the partition had that the provider never had room for."""
+        shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
+        no_room = [shard for shard in shards if shard.collected_at and self._had_no_room(shard)]
+        return min((shard.requests for shard in no_room), default=None)
+
+    def _had_no_room(self, shard: Shard) -> bool:
+        reason = self._platform.dialect_of(shard).batch_reason(shard.code)
+        return shard.code == TOO_LARGE or KIND_OF[reason] is FailureKind.CAPACITY
+
+    def _documents(self) -> Iterator[pl.DataFrame]:
+        store = self._platform.store
+        path = store.documents(self._enrichment.documents, self._partition)
+        # The first slice has no rows: a partition without documents has a plan with all its columns too.
+        yield store.scan(path).head(0).collect()
+        yield from read_documents(store.local(path), SLICE_ROWS)
+
+    def _stem(self, key: str) -> str:
+        return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)
+
+    def _new_shard(self) -> tuple[str, Path]:
+        key = self._platform.new_key()
+        path = self._platform.store.local(self._stem(key) + self._dialect.shard_format.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._written.append(path)
+        return key, path
+
+    def _keep_finished(self) -> None:
+        """Write what the finished shards ask, and keep the ledger's rows for them."""
+        for packed in self._packer.take_finished():
+            stem = self._stem(packed.key)
+            columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
+            self._platform.store.write(f"{stem}.requests.parquet", pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
+            self._written.append(self._platform.store.local(f"{stem}.requests.parquet"))
+            self.shards.append(
+                Shard(
+                    key=packed.key,
+                    enrichment=self._enrichment.name,
+                    partition=self._partition,
+                    wave=self._wave,
+                    provider=self._dialect.name,
+                    endpoint=self._dialect.endpoint,
+                    requests=len(packed.fingerprints),
+                    bytes=packed.bytes,
+                    path=stem,
+                    schema_digest=self._enrichment.output.digest,
+                    deadline_s=round(self._enrichment.deadline_hours * 3600),
+                )
+            )
