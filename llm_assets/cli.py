@@ -161,7 +161,7 @@ def demo(
     options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay)
     with _errors_exit(_FAILED):
         out.print("Starting the emulator and Dagster …", style="dim")
-        with Demo(options, say=lambda line: out.print(line, style="yellow", highlight=False)) as shown:
+        with Demo(options, say=lambda line: out.print(line, style="yellow", highlight=False, soft_wrap=True)) as shown:
             _watch(shown, out)
             report, seconds = shown.report(), time.monotonic() - started
             if as_json:

@@ -263,7 +263,7 @@ def test_what_may_be_of_a_killed_demo_and_may_not_is_named_and_nothing_is_starte
         time.sleep(0.01)  # the system tells only its parent
 
     for _ in range(2):  # the refusal forgets nothing
-        with pytest.raises(LLMAssetsError, match=f"kill -9 -- -{holder.group}"):
+        with pytest.raises(LLMAssetsError, match=f": {holder.group}. Look .*`kill -9 -- -{holder.group}`"):
             Folder(holder.folder).take(print)
 
     assert len(processes_of(holder.group)) == 2

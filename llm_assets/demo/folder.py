@@ -38,9 +38,15 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         lock = _locked(self.path / "lock")
         try:
-            for name, process in _read(lock)[1].items():
-                if ended := _end_leftover(name, process, self.path):
-                    say(ended)
+            doubtful = [
+                group for name, process in _read(lock)[1].items() if (group := _end_leftover(name, process, say))
+            ]
+            if doubtful:
+                raise LLMAssetsError(
+                    f"process groups that a killed demo may have left in {self.path}, but nothing proves it: "
+                    f"{', '.join(map(str, doubtful))}. Look with `ps -A -o pid,pgid,args`. If it did, end them with "
+                    f"`kill -9 -- {' '.join(f'-{group}' for group in doubtful)}`; else delete {self.path / 'lock'}"
+                )
         except BaseException:
             lock.close()  # with all that it says
             raise
@@ -101,19 +107,18 @@ def _read(file: IO[bytes]) -> tuple[str, dict[str, str]]:
     return found["demo"], found["services"]
 
 
-def _end_leftover(name: str, process: str, folder: Path) -> str:
-    """End a service of a killed demo if it lives; what there is to say. Raises LLMAssetsError for what is in doubt."""
+def _end_leftover(name: str, process: str, say: Callable[[str], None]) -> int | None:
+    """End a service of a killed demo if it lives; its group when one lives that may be another's as well."""
     host, pid, started = process.rsplit("/", 2)
     group = int(pid)
-    if process_name(group).rsplit("/", 2)[0] != host:
-        return ""  # what ran in another container went with it, as its lock did
-    if started and process_name(group) == process and lives(group):
-        if end_group(group, signal.SIGKILL, _PATIENCE_S):
-            return f"Ended {name} (process {pid}), which a killed demo had left behind."
+    now = process_name(group)
+    if now.rsplit("/", 2)[0] != host:
+        return None  # what ran in another container went with it, as its lock did
+    if started and now == process and lives(group):
+        if not end_group(group, signal.SIGKILL, _PATIENCE_S):
+            return group
+        say(f"Ended {name} (process {pid}), which a killed demo had left behind.")
+        return None
     # A process id is not given again while a group is called by it: one that started later proves that all are gone.
-    elif not process_name(group).endswith("/") or end_group(group, 0, _PATIENCE_S):
-        return ""
-    raise LLMAssetsError(
-        f"processes of group {pid} may be what a killed demo left of {name} in {folder}, but nothing proves it. Look "
-        f"with `ps -A -o pid,pgid,args`. If they are, end them with `kill -9 -- -{pid}`; else delete {folder / 'lock'}"
-    )
+    gone = not now.endswith("/") or end_group(group, 0, _PATIENCE_S)
+    return None if gone else group
