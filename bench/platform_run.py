@@ -83,15 +83,14 @@ def history(provider: str, root: Path, url: str) -> int:
 
 
 def _earlier(partitions: int, provider: str, root: Path, url: str) -> int:
-    published = 0
+    names = [f"earlier-{number:02}" for number in range(partitions)]
     with opened(root, url) as platform:
-        for number in range(partitions):
-            partition = f"earlier-{number:02}"
+        for partition in names:
             share_documents(root, root, partition)
             _submit(platform, provider, partition)
+        for partition in names:
             _await(platform, provider, partition)
-            published += collect_partition(platform, enrichment(provider), partition).enriched
-    return published
+        return sum(collect_partition(platform, enrichment(provider), partition).enriched for partition in names)
 
 
 def _submit(platform: Platform, provider: str, partition: str = PARTITION) -> int:
