@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -48,7 +48,7 @@ class Row:
 
 SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
-        "documents → sent → collected → tables",
+        "end to end: documents to tables",
         (
             Row("documents a second", "docs_per_s"),
             Row("documents a CPU second", "docs_per_cpu_s", at_least=35_000),
@@ -207,9 +207,9 @@ def against_peers(found: Numbers) -> Numbers:
     }
 
 
-def table(found: Numbers, peers: Mapping[Peer, Measured], notes: Sequence[str]) -> Table:
+def table(found: Numbers, peers: Mapping[Peer, Measured]) -> Table:
     """All that was measured, a section for each question."""
-    drawn = Table(title=_title(found), caption="\n".join(notes), box=SIMPLE_HEAD, caption_justify="left")
+    drawn = Table(title=_title(found), box=SIMPLE_HEAD)
     drawn.add_column("")
     for name in (*PROVIDERS, "goal"):
         drawn.add_column(name, justify="right")
