@@ -7,6 +7,7 @@ Memory is the proportional set size: a page that several processes share counts 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from threading import Event, Thread
 from typing import Self
 
 SAMPLES_A_SECOND = 20
+# Looking halts what is looked at, and takes long where there is much: it may take this share of the time at most.
+_SHARE_MAX = 0.05
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)  # it ended while it was read
 
 
@@ -35,8 +38,11 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(1 / SAMPLES_A_SECOND):
+        took = 0.0
+        while not self._stop.wait(max(1 / SAMPLES_A_SECOND, took / _SHARE_MAX)):
+            begun = time.perf_counter()
             self.peak_mib = max(self.peak_mib, memory_mib(self._pid))
+            took = time.perf_counter() - begun
 
 
 def memory_mib(pid: int) -> float:
