@@ -24,9 +24,9 @@ from typing import IO, cast
 import orjson
 import polars as pl
 from polars.exceptions import NoDataError, PolarsError
-from polars.io.plugins import register_io_source
 
 from llm_assets.errors import DeclarationError, DocumentsError
+from llm_assets.parquet import write_slices
 from llm_assets.records import DOCUMENT_ID, TEXT
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -130,7 +130,7 @@ class DocumentSource:
         tally = _Tally()
         try:
             schema = files[0].schema if files else self.schema
-            _sink(tally.counted(files), schema, temporary)
+            write_slices(tally.counted(files), schema, temporary, SLICE_ROWS)
             self._check_unique(temporary, tally)
             size = temporary.stat().st_size
             temporary.replace(target)
@@ -517,19 +517,6 @@ class _Tally:
 
     def file_of(self, row: int) -> str:
         return next(path for end, path in self._ends if row < end)
-
-
-def _sink(slices: Iterator[pl.DataFrame], schema: dict[str, pl.DataType], target: Path) -> None:
-    """Write slices into one Parquet file while they come."""
-
-    def produce(
-        _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _batch: int | None
-    ) -> Iterator[pl.DataFrame]:
-        yield pl.DataFrame(schema=schema)
-        yield from slices
-
-    frame = register_io_source(produce, schema=schema)
-    frame.sink_parquet(target, compression="zstd", row_group_size=SLICE_ROWS, sync_on_close="all")
 
 
 def read_documents(path: Path, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:

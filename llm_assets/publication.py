@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import reduce
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +18,7 @@ import polars as pl
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
 from llm_assets.history import partition_standings, parts_of, results_so_far
+from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState
 from llm_assets.retries import Standing, kind_of
@@ -29,6 +29,7 @@ _ROOM_WAIT = timedelta(hours=1)
 _EVIDENCE_MIN = 20
 _HOPELESS = (FailureKind.PERMANENT, FailureKind.REPAIRABLE)
 _MERGED_ROWS = 50_000
+_PART_GROUP_ROWS = 5_000
 _TYPED_ROWS = 20_000
 _POSITION = "position"
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
@@ -190,14 +191,15 @@ class _Parts:
         number = len(self._files)
         files = self._folder / f"enriched-{number:03}.parquet", self._folder / f"failed-{number:03}.parquet"
         for table, file in zip((enriched, failed), files, strict=True):
-            table.write_parquet(file, compression="lz4", row_group_size=_MERGED_ROWS)
+            table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
         self._files.append(files)
 
-    def write(self, enriched: Path, failed: Path) -> None:
+    def write(self, enriched: Path, failed: Path, documents: int) -> None:
         """Write the tables, all parts merged into the order of the documents."""
         for target, files in zip((enriched, failed), zip(*self._files, strict=True), strict=True):
-            merged = reduce(lambda left, right: left.merge_sorted(right, _POSITION), map(pl.scan_parquet, files))
-            merged.drop(_POSITION).sink_parquet(target, compression="zstd", maintain_order=True)
+            schema = pl.scan_parquet(files[0]).drop(_POSITION).collect_schema()
+            slices = (piece.drop(_POSITION) for piece in merged(files, _POSITION, documents, _MERGED_ROWS))
+            write_slices(slices, schema, target, _MERGED_ROWS)
 
 
 def _publish(platform: Platform, plan: Plan, parts: _Parts) -> None:
@@ -206,7 +208,7 @@ def _publish(platform: Platform, plan: Plan, parts: _Parts) -> None:
     with ExitStack() as files:
         enriched = files.enter_context(store.writing(store.enriched(plan.enrichment, plan.partition)))
         failed = files.enter_context(store.writing(store.failed(plan.enrichment, plan.partition)))
-        parts.write(enriched, failed)
+        parts.write(enriched, failed, plan.documents)
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
 
