@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from random import sample
 
 from llm_assets.errors import IllegalTransition, NotThere, ProviderError
 from llm_assets.platform import Platform
@@ -19,6 +20,8 @@ from llm_assets.records import Batch, BatchState, Shard, ShardState
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
+# The share of the calls that is left for asking one by one: a fifth.
+_KEPT_FOR_SINGLES = 5
 # How far back a list is read beyond the oldest batch in question: clocks differ.
 _LIST_MARGIN = timedelta(minutes=15)
 # A cancellation that shows no effect is asked for again.
@@ -89,6 +92,8 @@ def _poll_account(platform: Platform, client: Client, group: list[Shard], report
                 _record(platform, client, shard, batch, report, budget)
             if not left:
                 return
+        # Those beyond the pages that could be read, in any order: with a fixed one, some might be left out for ever.
+        left = dict(sample(list(left.items()), len(left)))
     for shard in left.values():
         if budget.calls_left(report) <= 0:
             return
@@ -97,11 +102,14 @@ def _poll_account(platform: Platform, client: Client, group: list[Shard], report
 
 
 def _listed(client: Client, group: Sequence[Shard], report: Poll, budget: _Budget) -> Iterator[Batch]:
-    """The account's batches page by page, as long as that takes fewer calls than asking one by one."""
+    """The account's batches page by page, as long as that takes fewer calls than asking one by one.
+
+    Some calls are left for batches that are further back than all others could reach.
+    """
     oldest = min(shard.submitted_at for shard in group if shard.submitted_at) - _LIST_MARGIN
     cursor = None
     for _ in range(len(group)):
-        if budget.calls_left(report) <= 0:
+        if budget.calls_left(report) <= max(1, budget.calls_max // _KEPT_FOR_SINGLES):
             return
         report.calls += 1
         page = client.batches(cursor)

@@ -8,6 +8,7 @@ import pytest
 
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
+from llm_assets.providers.openai import OpenAIDialect
 from llm_assets.records import ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, Time, labels, open_platform, submit, write_documents
@@ -40,6 +41,18 @@ def test_what_one_poll_had_no_calls_left_for_is_asked_by_the_next(platform: Plat
     assert submitted(platform) == 1
     poll(platform, shards, calls_max=2, start=2)
     assert submitted(platform) == 0
+
+
+def test_batches_beyond_all_pages_of_the_list_are_not_left_out(platform: Platform) -> None:
+    write_documents(platform, [f"Another {number}" for number in range(4)], "2026-11-02")
+    submit(platform, ENRICHMENT, "2026-11-02")
+    ours = platform.ledger.active_shards()
+    client, file = platform.client("openai", None), platform.store.local(platform.request_file(ours[0]))
+    for number in range(2 * OpenAIDialect.list_page_size):
+        client.create(file, staged=ours[0].staged_id, stamp=f"another {number}")
+    for _ in ours:
+        assert poll(platform, platform.ledger.active_shards(), calls_max=2).calls <= 2
+    assert not any(shard.state is ShardState.SUBMITTED for shard in platform.ledger.active_shards())
 
 
 def test_no_call_begins_past_the_deadline(platform: Platform, time: Time) -> None:
