@@ -20,9 +20,7 @@ import polars as pl
 
 from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import (
-    PlanConflict,
-)
+from llm_assets.errors import PlanConflict
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
 from llm_assets.providers import TOO_LARGE
@@ -65,7 +63,7 @@ def plan_partition(
     rounds = current.rounds if current else 1
     if retry_failed and _has_failed(platform, enrichment, partition, rounds):
         rounds += 1
-    elif current is not None and current.published_at and current.inputs == inputs:
+    elif current is not None and current.published_at and inputs and current.inputs == inputs:
         return current  # every document has its outcome, and nothing has changed since
     draft = _draft(platform, enrichment, partition, current, rounds)
     if inputs != _inputs(platform, enrichment, partition):
@@ -141,10 +139,13 @@ def _known(
 
 
 def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
-    """A digest of all that a plan is made from: while it is the same, so is what a plan would say."""
+    """A digest of all that a plan is made from: while it is the same, so is what a plan would say.
+
+    Empty where there are no documents: nothing can be told from that.
+    """
     documents = platform.store.local(platform.store.documents(enrichment.documents, partition))
     if not documents.exists():
-        return ""  # who reads them will say so
+        return ""
     with documents.open("rb") as file:
         digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
     task, limits = enrichment.task, enrichment.limits

@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import settings
 
+from llm_assets.platform import Platform
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import Time, open_platform
 from llm_assets_tests.postgres import Postgres
 
 # A shared machine may be slow for a second; that is no defect.
@@ -26,6 +28,19 @@ def emulator(running: Emulator) -> Emulator:
     running.reset()
     running.settings(latency_s=0)
     return running
+
+
+@pytest.fixture
+def time(emulator: Emulator) -> Time:
+    return Time(emulator)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
+    """A platform without documents, whose clock is the emulator's."""
+    opened = open_platform(tmp_path / "store", emulator.url, time)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from llm_assets.records import Reason, ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
     P,
-    Time,
     enriched,
     finish,
     labels,
@@ -33,11 +31,9 @@ BY = "ada@laptop"
 
 
 @pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, Time(emulator))
-    write_documents(opened, TEXTS)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, TEXTS)
+    return empty
 
 
 @pytest.fixture(params=["anthropic", "openai"])

@@ -4,9 +4,7 @@ A fault that is added to the emulator fails here until somebody says what must b
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +23,6 @@ from llm_assets_tests.platforms import (
     failed,
     go_on,
     labels,
-    open_platform,
     reasons,
     submit,
     write_documents,
@@ -158,16 +155,9 @@ CASES = [
 
 
 @pytest.fixture
-def time(emulator: Emulator) -> Time:
-    return Time(emulator)
-
-
-@pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, time)
-    write_documents(opened, TEXTS)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, TEXTS)
+    return empty
 
 
 def to_the_end(platform: Platform, enrichment: Enrichment, time: Time) -> bool:

@@ -1,11 +1,9 @@
 """What is late, short, gone or hopeless: how long it is waited for, and what is left for a person to decide."""
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +24,6 @@ from llm_assets_tests.platforms import (
     failed,
     finish,
     labels,
-    open_platform,
     reasons,
     submit,
     write_documents,
@@ -38,16 +35,9 @@ HALF = ShardLimits(requests=20, bytes=1_000_000)
 
 
 @pytest.fixture
-def time(emulator: Emulator) -> Time:
-    return Time(emulator)
-
-
-@pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, time)
-    write_documents(opened, TEXTS)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, TEXTS)
+    return empty
 
 
 @pytest.fixture(params=["anthropic", "openai"])

@@ -1,8 +1,6 @@
 """Which batches have ended: asked within a budget, with nobody left out for ever."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,24 +9,17 @@ from llm_assets.polling import poll
 from llm_assets.providers.openai import OpenAIDialect
 from llm_assets.records import ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, labels, open_platform, submit, write_documents
+from llm_assets_tests.platforms import P, Time, labels, submit, write_documents
 
 # Three batches: so few are asked about one by one.
 ENRICHMENT = replace(labels("openai"), limits=ShardLimits(requests=2, bytes=1_000_000), deadline_hours=2)
 
 
 @pytest.fixture
-def time(emulator: Emulator) -> Time:
-    return Time(emulator)
-
-
-@pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, time)
-    write_documents(opened, [f"Review {number}" for number in range(6)])
-    submit(opened, ENRICHMENT)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, [f"Review {number}" for number in range(6)])
+    submit(empty, ENRICHMENT)
+    return empty
 
 
 def submitted(platform: Platform) -> int:

@@ -1,10 +1,8 @@
 """What is left behind: uploads that nobody knows of, request files, and what the providers keep."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -34,16 +32,9 @@ TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number 
 
 
 @pytest.fixture
-def time(emulator: Emulator) -> Time:
-    return Time(emulator)
-
-
-@pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, time)
-    write_documents(opened, TEXTS)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, TEXTS)
+    return empty
 
 
 @pytest.fixture(params=["anthropic", "openai"])

@@ -1,6 +1,5 @@
 """Calls that break, and replies that never come: nothing is sent on a guess, nothing is lost, nothing is paid twice."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -39,16 +38,9 @@ TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number 
 
 
 @pytest.fixture
-def time(emulator: Emulator) -> Time:
-    return Time(emulator)
-
-
-@pytest.fixture
-def platform(tmp_path: Path, emulator: Emulator, time: Time) -> Iterator[Platform]:
-    opened = open_platform(tmp_path / "store", emulator.url, time)
-    write_documents(opened, TEXTS)
-    yield opened
-    opened.close()
+def platform(empty: Platform) -> Platform:
+    write_documents(empty, TEXTS)
+    return empty
 
 
 @pytest.fixture(params=["anthropic", "openai"])

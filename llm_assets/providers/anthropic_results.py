@@ -46,7 +46,9 @@ class _Usage(msgspec.Struct):
     cache_creation_input_tokens: _Count | None = None
 
 
-class _Text(msgspec.Struct, tag_field="type", tag="text"):
+# Not msgspec's tags: where there is only one type, it takes an object without its tag for it.
+class _Text(msgspec.Struct):
+    type: Literal["text"]
     text: str
 
 
@@ -57,7 +59,8 @@ class _Message(msgspec.Struct):
     usage: _Usage
 
 
-class _Succeeded(msgspec.Struct, tag_field="type", tag="succeeded"):
+class _Succeeded(msgspec.Struct):
+    type: Literal["succeeded"]
     message: _Message
 
 

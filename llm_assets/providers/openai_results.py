@@ -73,7 +73,9 @@ class _Details(msgspec.Struct):
     cache_write_tokens: _Count = 0
 
 
-class _OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
+# Not msgspec's tag: where there is only one type, it takes an object without its tag for it.
+class _OutputText(msgspec.Struct):
+    type: Literal["output_text"]
     text: str
 
 

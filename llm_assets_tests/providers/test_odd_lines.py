@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_assets.providers import get_provider
+from llm_assets.providers import anthropic_results, get_provider, openai_results
+from llm_assets.records import Result
 
 Path = tuple[str | int, ...]
 
@@ -48,6 +49,51 @@ GOOD: dict[str, list[dict[str, Any]]] = {
         {"response": None, "error": {"code": "batch_expired", "message": "m"}},
     ],
 }
+# Lines that are decoded as types, and how every other line is read.
+ORDINARY: dict[str, tuple[dict[str, Any], Callable[[bytes], Result], Callable[[bytes], Result]]] = {
+    "anthropic": (
+        {
+            "result": {
+                "type": "succeeded",
+                "message": MESSAGE | {"stop_reason": "end_turn", "content": [{"type": "text", "text": "t"}] * 2},
+            }
+        },
+        anthropic_results.read_result,
+        anthropic_results.read,
+    ),
+    "openai-responses": (
+        {
+            "response": {
+                "status_code": 200,
+                "body": RESPONSE
+                | {
+                    "status": "completed",
+                    "incomplete_details": None,
+                    "error": None,
+                    "output": [
+                        {"type": "reasoning", "summary": []},
+                        {"type": "message", "content": [{"type": "output_text", "text": "t"}]},
+                    ],
+                },
+            },
+            "error": None,
+        },
+        openai_results.read_response,
+        openai_results.read,
+    ),
+    "openai-chat": (
+        {
+            "response": {
+                "status_code": 200,
+                "body": CHAT
+                | {"model": "m", "choices": [{"message": {"content": "t", "refusal": None}, "finish_reason": "stop"}]},
+            },
+            "error": None,
+        },
+        openai_results.read_completion,
+        openai_results.read,
+    ),
+}
 WORDS = ("succeeded", "errored", "text", "message", "failed", "completed", "stop", "refusal", "max_tokens", "{}", "")
 LEAVES = st.none() | st.booleans() | st.integers(-1, 600) | st.floats() | st.sampled_from(WORDS) | st.text(max_size=400)
 JSON: st.SearchStrategy[Any] = LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(st.sampled_from(WORDS), LEAVES)
@@ -67,6 +113,19 @@ def replaced(row: dict[str, Any], path: Path, value: object) -> dict[str, Any]:
         place = place[step]
     place[path[-1]] = value
     return changed
+
+
+@pytest.mark.parametrize(("row", "fast", "careful"), ORDINARY.values(), ids=ORDINARY)
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_ordinary_lines_and_all_that_are_nearly_so_say_the_same_read_fast_or_with_care(
+    row: dict[str, Any], fast: Callable[[bytes], Result], careful: Callable[[bytes], Result], data: st.DataObject
+) -> None:
+    ordinary = orjson.dumps({"custom_id": "a", **row})
+    assert fast(ordinary) == careful(ordinary)
+    changed = replaced(row, data.draw(st.sampled_from(list(paths(row)))), data.draw(JSON))
+    line = orjson.dumps({"custom_id": "a", **changed})
+    assert fast(line) == careful(line)
 
 
 @pytest.mark.parametrize(
