@@ -163,7 +163,10 @@ def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int, *,
             result.usage.output_tokens,
             result.usage.cache_read_tokens,
             result.usage.cache_write_tokens,
+            result.usage.cache_write_1h_tokens,
+            0.0,  # what it costs is worked out by columns (spending.py)
             judged or result.reason is not None,
+            None,
         )
         for fingerprint, result in zip(sent, results, strict=True)
     ]

@@ -38,6 +38,7 @@ from llm_assets.records import (
     ShardState,
 )
 from llm_assets.retries import KIND_OF
+from llm_assets.spending import priced, spent_on
 
 # A capacity refusal is tried again after this time, doubled with each refusal, up to the maximum.
 CAPACITY_WAIT = timedelta(minutes=1)
@@ -87,18 +88,18 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
         batch = client.batch(shard.batch_id)
     except NotThere as error:
         if shard.code == VANISHED or platform.missing_for_good(shard, error):
-            return _vanished(platform, shard)
+            return _vanished(platform, enrichment, shard)
         return _later(platform, shard)
     if batch.state is BatchState.IN_PROGRESS:
         return Oddities()
     if batch.state is BatchState.FAILED:
-        return _refused(platform, shard, batch)
+        return _refused(platform, enrichment, shard, batch)
     try:
         intake = _fetch(platform, client, shard, batch)
     except NotThere as error:
         if not platform.missing_for_good(shard, error):
             return _later(platform, shard)
-        return _fail_as_a_whole(platform, shard, Reason.RESULTS_GONE, error.code, str(error))
+        return _fail_as_a_whole(platform, enrichment, shard, Reason.RESULTS_GONE, error.code, str(error))
     if intake is None:
         return _later(platform, shard)
     platform.ledger.there(shard)
@@ -108,7 +109,7 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     sent = sent_fingerprints(platform.store, shard)
     output = enrichment.output if asked_for(shard, enrichment.output) else None
     table = outcomes(sent, intake, output, shard.wave)
-    _keep(platform, shard, table)
+    _keep(platform, enrichment, shard, table)
     return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 
 
@@ -151,13 +152,13 @@ def _later(platform: Platform, shard: Shard) -> Oddities:
     return Oddities()
 
 
-def _vanished(platform: Platform, shard: Shard) -> Oddities:
+def _vanished(platform: Platform, enrichment: Enrichment, shard: Shard) -> Oddities:
     """The provider forgot the batch: its requests are for the next wave, unless it was only believed to be theirs."""
     if shard.adopted:
         _disprove(platform, shard)
         return Oddities()
     message = shard.message or f"the provider does not know batch {shard.batch_id} any more"
-    return _fail_as_a_whole(platform, shard, Reason.MISSING_RESULT, VANISHED, message)
+    return _fail_as_a_whole(platform, enrichment, shard, Reason.MISSING_RESULT, VANISHED, message)
 
 
 def _disprove(platform: Platform, shard: Shard) -> None:
@@ -166,13 +167,13 @@ def _disprove(platform: Platform, shard: Shard) -> None:
         platform.ledger.disproved(shard, platform.owner, not_before=patience)
 
 
-def _refused(platform: Platform, shard: Shard, batch: Batch) -> Oddities:
+def _refused(platform: Platform, enrichment: Enrichment, shard: Shard, batch: Batch) -> Oddities:
     """The provider took the batch and then refused it as a whole; nothing of it was processed."""
     reason = platform.dialect_of(shard).batch_reason(batch.code)
     no_room = KIND_OF[reason] is FailureKind.CAPACITY
     often = len(shard.past_batches) + 1 >= CAPACITY_REFUSALS
     if not no_room or (often and shard.requests > 1 and batch.code != FILE_NOT_VISIBLE):
-        return _fail_as_a_whole(platform, shard, reason, batch.code, batch.message)
+        return _fail_as_a_whole(platform, enrichment, shard, reason, batch.code, batch.message)
     if batch.code == FILE_NOT_VISIBLE:
         platform.ledger.forget_staged(shard.key)
     later = platform.clock() + min(CAPACITY_WAIT * 2 ** len(shard.past_batches), CAPACITY_WAIT_MAX)
@@ -183,17 +184,25 @@ def _refused(platform: Platform, shard: Shard, batch: Batch) -> Oddities:
     return Oddities()
 
 
-def _fail_as_a_whole(platform: Platform, shard: Shard, reason: Reason, code: str, message: str) -> Oddities:
+def _fail_as_a_whole(
+    platform: Platform, enrichment: Enrichment, shard: Shard, reason: Reason, code: str, message: str
+) -> Oddities:
     sent = sent_fingerprints(platform.store, shard)
-    _keep(platform, shard, same_outcome(sent, reason, code, message, shard.wave))
+    _keep(platform, enrichment, shard, same_outcome(sent, reason, code, message, shard.wave))
     return Oddities()
 
 
-def _keep(platform: Platform, shard: Shard, table: pl.DataFrame) -> None:
-    """Write a shard's outcomes to a table of this run's own, which counts when the ledger takes its name."""
+def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.DataFrame) -> None:
+    """Write a shard's outcomes, priced, to a table of this run's own, which counts when the ledger takes its name."""
+    price = enrichment.price_at(shard.submitted_at or platform.clock())
+    table = priced(table, price)
+    lengths = platform.store.scan(platform.store.requests(shard)).select("bytes").collect()["bytes"]
+    # What the provider lost it may have billed: nobody will ever know.
+    lost = table["reason"].is_in([Reason.RESULTS_GONE, Reason.MISSING_RESULT]).any()
+    spent = spent_on(table, lengths, price)
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, table)
     try:
-        platform.ledger.collected(shard, results)
+        platform.ledger.collected(shard, results, spent, settles=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime
         platform.store.local(results).unlink()

@@ -6,14 +6,25 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from llm_assets import providers
 from llm_assets.errors import DeclarationError
 from llm_assets.output_schema import OutputSchema
+from llm_assets.prices import Price, PriceUnknown, listed_price
 from llm_assets.prompt import Prompt
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, PLAN_SCHEMA, RESULTS_SCHEMA, Message, ShardLimits, Task
+from llm_assets.records import (
+    DOCUMENT_ID,
+    FAILED_SCHEMA,
+    PLAN_SCHEMA,
+    RESULTS_SCHEMA,
+    Budget,
+    Message,
+    ShardLimits,
+    Task,
+)
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
@@ -30,6 +41,7 @@ ENRICHED_COLUMNS = (
     "output_tokens",
     "cache_read_tokens",
     "cache_write_tokens",
+    "cost_usd",
 )
 # Kept columns travel through the plan and both tables, beside what is worked out on the way.
 _WORKED_OUT = ("position", "standing", "last_reason", "last_message")
@@ -47,6 +59,11 @@ class Enrichment:
     is finished is kept, the rest is sent again. The files of requests, which hold documents' text, are deleted
     `request_files_days` after their results came; with `delete_at_provider` so is at once what the provider keeps of
     them. `source` is the file that declares all this.
+
+    `price` is what the model costs where the price list does not know or does not apply. No more than
+    `partition_budget_usd` is ever spent on a partition, no more than `day_budget_usd` on what is sent in a day (UTC),
+    and no more than `project_day_budget_usd` on that of all enrichments. The answer to the same request in another
+    partition is taken from there when it is at most `reuse_days` old.
     """
 
     name: str
@@ -67,6 +84,11 @@ class Enrichment:
     deadline_hours: float = 26
     request_files_days: float = 30
     delete_at_provider: bool = False
+    price: Price | None = None
+    partition_budget_usd: float = float("inf")
+    day_budget_usd: float = float("inf")
+    project_day_budget_usd: float = float("inf")
+    reuse_days: float = 30
     source: str = ""
 
     @cached_property
@@ -80,6 +102,20 @@ class Enrichment:
         if self.max_tokens_ceiling is None:
             return CEILING_FACTOR * self.max_tokens
         return self.max_tokens_ceiling
+
+    def price_at(self, moment: datetime) -> Price:
+        """What the model costs at a time. Raises PriceUnknown."""
+        return self.price or listed_price(self.provider, self.model_name, moment)
+
+    def budgets(self, partition: str, now: datetime) -> list[Budget]:
+        """What may be spent on a partition that is sent now."""
+        today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        found = (
+            Budget("budget.partition_usd", self.partition_budget_usd, self.name, partition),
+            Budget("budget.day_usd", self.day_budget_usd, self.name, since=today),
+            Budget("the project's day_usd", self.project_day_budget_usd, since=today),
+        )
+        return [budget for budget in found if budget.usd < float("inf")]
 
     def task_with(self, max_tokens: int) -> Task:
         """The same task with another room for the answer."""
@@ -125,6 +161,11 @@ class Enrichment:
                 f"request_files_days is {self.request_files_days}; it must be between 0 (deleted when the partition is "
                 f"published) and {REQUEST_FILES_DAYS_MAX}"
             )
+        if not 0 <= self.reuse_days <= REQUEST_FILES_DAYS_MAX:
+            yield f"reuse_days is {self.reuse_days}; it must be between 0 (never) and {REQUEST_FILES_DAYS_MAX}"
+        for name, usd in (("partition_usd", self.partition_budget_usd), ("day_usd", self.day_budget_usd)):
+            if not usd > 0:
+                yield f"budget.{name} is {usd}; it must be above 0 (US dollars), or left out for no limit"
 
     def _column_problems(self, columns: tuple[str, ...]) -> Iterator[str]:
         there = f"{self.documents} has {', '.join(columns)}"
@@ -156,9 +197,18 @@ class Enrichment:
             yield f"the endpoint {self.endpoint!r} cannot be used: {error}"
             return
         yield from self._limit_problems(dialect.limits)
+        yield from self._price_problems()
         for problem in dialect.schema_problems(self.output.json_schema):
             yield f"{self.provider} cannot enforce the output schema: {problem}"
         yield from self._body_problems(dialect)
+
+    def _price_problems(self) -> Iterator[str]:
+        if not self.model_name.strip():
+            return
+        try:
+            self.price_at(datetime.now(UTC))
+        except PriceUnknown as problem:
+            yield f"{problem}; declare what it costs under `prices` of a Spending component, or that it is `free`"
 
     def _limit_problems(self, most: ShardLimits) -> Iterator[str]:
         for unit in ("requests", "bytes") if self.limits else ():

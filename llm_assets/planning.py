@@ -1,6 +1,6 @@
 """Documents and results so far → a partition's plan, and the shards of its next wave. Nothing is sent here.
 
-    documents ──▶ rendered by slices ──▶ shard files ──▶ plan.parquet ──▶ ledger: planned
+    documents ──▶ rendered by slices ──▶ shard files ──▶ plan.parquet ──▶ ledger: planned ──▶ budgets: reserved
 
 Files come first, the ledger last: planning is safe to repeat, to interrupt anywhere, and to run twice at once.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ import polars as pl
 from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
+from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
 from llm_assets.providers import TOO_LARGE
@@ -35,9 +37,12 @@ from llm_assets.records import (
 )
 from llm_assets.requests import Renderer
 from llm_assets.retries import KIND_OF, Standing
+from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
 
 SLICE_ROWS = 5_000
+# How far back the evidence for estimates goes.
+_EVIDENCE_AGE = timedelta(days=90)
 
 
 @naming_damage
@@ -55,7 +60,35 @@ def plan_partition(
     attempts are used up as many again; `release_hold` says that somebody has acted, and without it a held plan stays.
     Documents come from the store. Returns the plan that is now current, which is another run's when that one was
     faster.
+
+    What is planned is charged to the budgets as the most that it may cost. Where that is too much for one of them, the
+    plan is held.
     """
+    plan = _plan(platform, enrichment, partition, retry_failed=retry_failed, release_hold=release_hold)
+    return plan if plan.held else _within_budgets(platform, enrichment, plan)
+
+
+def _within_budgets(platform: Platform, enrichment: Enrichment, plan: Plan) -> Plan:
+    short = platform.ledger.reserve(
+        plan.enrichment, plan.partition, enrichment.budgets(plan.partition, platform.clock())
+    )
+    if short is None:
+        return plan
+    budget, charged, asked = short
+    planned = [s for s in platform.ledger.shards(plan.enrichment, plan.partition) if s.state is ShardState.PLANNED]
+    held = (
+        f"over budget: {sum(shard.requests for shard in planned):,} requests would cost about "
+        f"${sum(shard.expected_usd for shard in planned):,.4f} and at most ${asked:,.4f}; of {budget.name} "
+        f"${budget.usd:,.4f}, ${charged:,.4f} are spent or reserved. Raise {budget.name}, or lower max_tokens"
+        f"{', or wait until tomorrow (UTC)' if budget.since else ''}"
+    )
+    platform.ledger.hold(plan, held)
+    return replace(plan, held=held)
+
+
+def _plan(
+    platform: Platform, enrichment: Enrichment, partition: str, *, retry_failed: bool, release_hold: bool
+) -> Plan:
     current = platform.ledger.plan(enrichment.name, partition)
     if current is not None and current.held and not release_hold:
         return current
@@ -74,12 +107,13 @@ def plan_partition(
         draft.discard()
         draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
         plan = draft.plan(current, rounds, inputs)
-    if plan == current:
+    if plan == current and not draft.reused:
         draft.discard()
         return plan
     try:
         draft.write_plan(plan)
-        platform.ledger.record_plan(plan, draft.shards, replaces=current, withdraws=[shard.key for shard in unsent])
+        new = [*draft.shards, *draft.reused]
+        platform.ledger.record_plan(plan, new, replaces=current, withdraws=[shard.key for shard in unsent])
     except PlanConflict:
         draft.discard()
         return platform.ledger.plan(enrichment.name, partition) or plan
@@ -159,6 +193,20 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     return digest.hexdigest()
 
 
+def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
+    """What the next requests of an enrichment will use, by its own of the last weeks."""
+    since = platform.clock() - _EVIDENCE_AGE
+    history = platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
+    return estimate_from(history, enrichment.max_tokens)
+
+
+def _answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
+    """The answers of the enrichment's other partitions that are young enough to be taken."""
+    oldest = platform.clock() - timedelta(days=enrichment.reuse_days)
+    collected = platform.ledger.collected_since(enrichment.name, oldest) if enrichment.reuse_days else []
+    return Answers(platform.store, [shard for shard in collected if shard.partition != partition], oldest)
+
+
 class _Draft:
     """A plan and its shards while they are being written: files first, the ledger last."""
 
@@ -173,7 +221,10 @@ class _Draft:
         self._slices: list[pl.DataFrame] = []
         self._digest = hashlib.blake2b(digest_size=16)
         self._written: list[Path] = []
+        self._elsewhere = _answers_elsewhere(platform, enrichment, partition)
+        self._taken: list[pl.Series] = []
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
+        self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
     def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
         """Read the documents by slices and pack each request that is not settled, once."""
@@ -182,6 +233,7 @@ class _Draft:
             rendered = renderer.render(documents)
             self._slices.append(rendered.plan)
             self._digest.update(rendered.plan.write_ndjson().encode())
+            self._take_from_elsewhere(rendered.plan["fingerprint"], settled)
             for fingerprint, body in rendered.bodies.items():
                 if fingerprint not in settled:
                     settled.add(fingerprint)
@@ -189,6 +241,7 @@ class _Draft:
             self._keep_finished()
         self._packer.close()
         self._keep_finished()
+        self._keep_taken()
 
     def plan(self, current: Plan | None, rounds: int, inputs: str) -> Plan:
         """The plan to record; equal to the current one when there is nothing to change."""
@@ -202,7 +255,7 @@ class _Draft:
                 "pending": 0,
                 "not_before": None,
             }
-            if self.shards:
+            if self.shards or self.reused:
                 changes["published_at"] = None
             if current.held:
                 # A plan that was held and is materialized again is released: somebody has acted.
@@ -265,6 +318,36 @@ class _Draft:
         self._written.append(path)
         return key, path
 
+    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: set[str]) -> None:
+        """Settle what other partitions have the answer to."""
+        known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
+        taken = known.filter(pl.Series([fingerprint not in settled for fingerprint in known], dtype=pl.Boolean))
+        settled.update(taken)
+        self._taken.append(taken)
+
+    def _keep_taken(self) -> None:
+        """Write the answers of other partitions as results of this one, with the ledger's row for them."""
+        taken = pl.concat(self._taken)
+        if taken.is_empty():
+            return
+        key = self._platform.new_key()
+        stem = self._platform.store.shard(self._enrichment.name, self._partition, 0, key)
+        results = f"{stem}.results.parquet"
+        with self._platform.store.writing(results) as file:
+            self._elsewhere.write(taken, file)
+        self._written.append(self._platform.store.local(results))
+        now = self._platform.clock()
+        self.reused.append(
+            replace(
+                self._shard(key, stem, wave=0, requests=taken.len(), size=0),
+                state=ShardState.COLLECTED,
+                results=results,
+                collected_at=now,
+                swept_at=now,
+                forgotten_at=now,
+            )
+        )
+
     def _keep_finished(self) -> None:
         """Write what the finished shards ask, and keep the ledger's rows for them."""
         for packed in self._packer.take_finished():
@@ -272,18 +355,36 @@ class _Draft:
             columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
             self._platform.store.write(f"{stem}.requests.parquet", pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
             self._written.append(self._platform.store.local(f"{stem}.requests.parquet"))
+            expected = self._forecast(packed.line_bytes)
             self.shards.append(
-                Shard(
-                    key=packed.key,
-                    enrichment=self._enrichment.name,
-                    partition=self._partition,
-                    wave=self._wave,
-                    provider=self._dialect.name,
-                    endpoint=self._dialect.endpoint,
-                    requests=len(packed.fingerprints),
-                    bytes=packed.bytes,
-                    path=stem,
-                    schema_digest=self._enrichment.output.digest,
-                    deadline_s=round(self._enrichment.deadline_hours * 3600),
+                replace(
+                    self._shard(packed.key, stem, wave=self._wave, requests=expected.requests, size=packed.bytes),
+                    tokens=expected.input_tokens,
+                    expected_usd=expected.usd,
+                    at_most_usd=expected.at_most_usd,
                 )
             )
+
+    def _shard(self, key: str, stem: str, *, wave: int, requests: int, size: int) -> Shard:
+        return Shard(
+            key=key,
+            enrichment=self._enrichment.name,
+            partition=self._partition,
+            wave=wave,
+            provider=self._dialect.name,
+            endpoint=self._dialect.endpoint,
+            model_name=self._enrichment.model_name,
+            requests=requests,
+            bytes=size,
+            path=stem,
+            schema_digest=self._enrichment.output.digest,
+            deadline_s=round(self._enrichment.deadline_hours * 3600),
+        )
+
+    def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
+        now = self._platform.clock()
+        estimate = estimate_requests(self._platform, self._enrichment)
+        # Later waves give more room to answers that were cut.
+        room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
+        lengths = pl.Series(line_bytes, dtype=pl.Int64)
+        return forecast(lengths, estimate, self._enrichment.price_at(now), room)

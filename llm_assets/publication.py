@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -20,7 +21,7 @@ from llm_assets.errors import LLMAssetsError, PlanConflict
 from llm_assets.history import partition_standings, parts_of, results_so_far
 from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState, Spent
 from llm_assets.retries import Standing, kind_of
 
 # When requests that were refused one by one for lack of room are sent again.
@@ -32,7 +33,8 @@ _MERGED_ROWS = 50_000
 _PART_GROUP_ROWS = 5_000
 _TYPED_ROWS = 20_000
 _POSITION = "position"
-_TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+_LATELY = timedelta(days=90)
+_USED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,10 @@ class Progress:
     """How far a partition is, in documents, requests and tokens.
 
     `requests` counts the plan's distinct requests by standing; `failures` documents by reason once published, and
-    requests by their last reason before. `strays` counts result lines that no request of ours was waiting for, and
-    `conflicts` those that say something else than an earlier line for the same request, which counts.
+    requests by their last reason before. `spent` is all that was paid for the partition; `saved_usd` is what was not,
+    because documents share a request or another partition had its answer, at what an answer costs here. `strays`
+    counts result lines that no request of ours was waiting for, and `conflicts` those that say something else than an
+    earlier line for the same request, which counts.
     """
 
     documents: int = 0
@@ -54,6 +58,8 @@ class Progress:
     held: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
+    spent: Spent = field(default_factory=Spent)
+    saved_usd: float = 0.0
     strays: int = 0
     conflicts: int = 0
 
@@ -93,7 +99,7 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
             # Where a newer plan was made meanwhile, that one will be published by who made it.
             with suppress(PlanConflict):
                 _publish(platform, plan, parts)
-                return tally.finished(plan, oddities)
+                return replace(tally.finished(plan, oddities), **_money(platform, enrichment, plan, shards, tally))
     held = ""
     if tally.unsettled:
         held = tally.held()
@@ -102,7 +108,21 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
             held = _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results)
         later = platform.clock() + _ROOM_WAIT if tally.no_room else None
         platform.ledger.settle(plan, pending=tally.pending, held=held, not_before=later)
-    return tally.unfinished(plan, results, oddities, plan.held or held)
+    progress = tally.unfinished(plan, results, oddities, plan.held or held)
+    return replace(progress, **_money(platform, enrichment, plan, shards, tally))
+
+
+def _money(
+    platform: Platform, enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], tally: _Tally
+) -> dict[str, Any]:
+    """What was paid for the partition, and what was not."""
+    lately = platform.ledger.spent(plan.enrichment, since=platform.clock() - _LATELY)
+    shared = max(0, tally.enriched - tally.requests[Standing.ANSWERED])
+    reused = sum(shard.requests for shard in shards if shard.wave == 0)
+    return {
+        "spent": platform.ledger.spent(plan.enrichment, plan.partition),
+        "saved_usd": (shared + reused) * lately.cost_usd / max(lately.billed, 1),
+    }
 
 
 class _Tally:
@@ -261,16 +281,16 @@ def tables(
     """`enriched` and `failed` of a partition whose every request has a final outcome. Pure.
 
     `wants` is the plan (PLAN_SCHEMA and the kept columns) with the position of each document, which both tables begin
-    with. Tokens are those of all attempts, and stand at the first
-    of several documents that share a request, so that a sum over both tables is what was used.
+    with. Tokens and dollars are those of all attempts, and stand at the first of several documents that share a
+    request, so that a sum over both tables is what was used.
     """
     spent = _spent(results)
     first = pl.col("fingerprint").is_null() | pl.col("fingerprint").is_first_distinct()
-    tokens = [pl.when(first).then(pl.col(name)).otherwise(0).fill_null(0).alias(name) for name in _TOKENS]
+    used = [pl.when(first).then(pl.col(name)).otherwise(0).fill_null(0).alias(name) for name in _USED]
     rows = wants.join(
         standings.select("fingerprint", "standing", "attempts", last_reason="reason"), on="fingerprint", how="left"
     )
-    rows = rows.join(spent, on="fingerprint", how="left").sort(_POSITION).with_columns(tokens)
+    rows = rows.join(spent, on="fingerprint", how="left").sort(_POSITION).with_columns(used)
     answered = pl.col("standing").fill_null("") == Standing.ANSWERED
     return _enriched(enrichment, rows.filter(answered), results), _failed(enrichment, rows.filter(~answered), results)
 
@@ -290,7 +310,7 @@ def _enriched(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame)
         [
             rows.select(_POSITION, DOCUMENT_ID, *enrichment.keep),
             typed,
-            rows.select("model", "wave", *_TOKENS, "fingerprint"),
+            rows.select("model", "wave", *_USED, "fingerprint"),
         ],
         how="horizontal",
     )
@@ -317,8 +337,8 @@ def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -
 
 
 def _spent(results: pl.LazyFrame) -> pl.DataFrame:
-    """Tokens a fingerprint, over all its attempts."""
-    return results.group_by("fingerprint").agg(pl.col(*_TOKENS).sum()).collect()
+    """Tokens and dollars a fingerprint, over all its attempts."""
+    return results.group_by("fingerprint").agg(pl.col(*_USED).sum()).collect()
 
 
 def _counts(values: pl.Series) -> Counter[str]:

@@ -219,7 +219,9 @@ def _abandon(platform: Platform, shard: Shard, operator: str) -> None:
     table = same_outcome(sent_fingerprints(platform.store, shard), Reason.ABANDONED, "abandoned", message, shard.wave)
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, table)
-    platform.ledger.rejected(shard.key, results, of_owner=platform.owner, code="abandoned", message=message)
+    platform.ledger.rejected(
+        shard.key, results, of_owner=platform.owner, code="abandoned", message=message, billed=True
+    )
 
 
 def _client_of(platform: Platform, shard: Shard) -> Client:

@@ -186,6 +186,7 @@ class Usage:
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0  # of those written, the ones that are kept for an hour, which costs more
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,10 @@ class Shard:
     size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
     submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
     not have what it should. `schema_digest` names the output schema that the answers were asked for, `results` the
-    table that holds them once collected. `swept_at` is when its request file was deleted, `forgotten_at` when what the
-    provider kept of it was.
+    table that holds them once collected. `tokens` are those that it will read and `expected_usd` what it will cost, as
+    estimated when it was planned; `at_most_usd` is what it cannot cost more than. `charge_usd` is what it takes of the
+    budgets since `charged_at`: the most that it may cost, and once that is known what it did cost. `swept_at` is when
+    its request file was deleted, `forgotten_at` when what the provider kept of it was.
     """
 
     key: str
@@ -258,9 +261,15 @@ class Shard:
     wave: int
     provider: str
     endpoint: str
+    model_name: str = ""
     account: str = ""
     requests: int
     bytes: int
+    tokens: int = 0
+    expected_usd: float = 0.0
+    at_most_usd: float = 0.0
+    charge_usd: float = 0.0
+    charged_at: datetime | None = None
     path: str
     state: ShardState = ShardState.PLANNED
     owner: str = ""
@@ -286,6 +295,45 @@ class Shard:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What requests used and cost: one shard's, or the sum of many.
+
+    `billed` counts the requests for which anything was used, all that follows is of these. `cost_usd` is what they
+    cost, `standard_usd` what they would have cost in real time, `uncached_usd` without the provider's prompt cache.
+    `bytes` are the lengths of their lines; the products with them, summed up, tie lengths to tokens (forecast.py).
+    """
+
+    requests: int = 0
+    billed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: float = 0.0
+    standard_usd: float = 0.0
+    uncached_usd: float = 0.0
+    bytes: int = 0
+    bytes_bytes: float = 0.0
+    bytes_input: float = 0.0
+    bytes_output: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """US dollars that may be spent on something, for which `name` is what the declaration calls it.
+
+    `since` is when it begins to count; None for all time. Without an enrichment it is the whole project's, without a
+    partition the enrichment's.
+    """
+
+    name: str
+    usd: float
+    enrichment: str | None = None
+    partition: str | None = None
+    since: datetime | None = None
+
+
 # -- frames ------------------------------------------------------------------------------------------------
 
 # What a partition wants: a row a document. `fingerprint` is null when the document fails before it is sent,
@@ -304,7 +352,8 @@ REQUESTS_SCHEMA: dict[str, pl.DataType] = {
 }
 
 # What came back for a shard: exactly one row a request. `reason` is null for an answer that validated, and for one
-# that is not `judged`: it was asked for with another output schema than was declared when it came.
+# that is not `judged`: it was asked for with another output schema than was declared when it came. `answered_at` is set
+# for an answer that was taken from another partition, with wave 0 and no tokens of its own.
 RESULTS_SCHEMA: dict[str, pl.DataType] = {
     "fingerprint": pl.String(),
     "wave": pl.Int32(),
@@ -317,7 +366,10 @@ RESULTS_SCHEMA: dict[str, pl.DataType] = {
     "output_tokens": pl.Int64(),
     "cache_read_tokens": pl.Int64(),
     "cache_write_tokens": pl.Int64(),
+    "cache_write_1h_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
     "judged": pl.Boolean(),
+    "answered_at": pl.Datetime("us", "UTC"),
 }
 
 # The columns of `failed`, before those that the enrichment keeps.
@@ -331,4 +383,5 @@ FAILED_SCHEMA: dict[str, pl.DataType] = {
     "model": pl.String(),
     "input_tokens": pl.Int64(),
     "output_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
 }

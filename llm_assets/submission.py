@@ -63,6 +63,8 @@ def send_planned(platform: Platform, plan: Plan) -> Sent:
     for shard in platform.ledger.shards(plan.enrichment, plan.partition):
         if shard.state is not ShardState.PLANNED or (shard.not_before and shard.not_before > now):
             continue
+        if shard.charged_at is None:
+            continue  # no budget has room for it yet
         try:
             sent = _send(platform, shard, sent)
         except SystemicError as error:

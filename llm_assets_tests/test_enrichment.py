@@ -13,6 +13,7 @@ from llm_assets.output_schema import OutputSchema
 from llm_assets.prompt import Prompt
 from llm_assets.providers import NAMES, get_provider
 from llm_assets.records import ShardLimits
+from llm_assets_tests.platforms import MODELS
 
 COLUMNS = ("document_id", "text", "title", "country")
 OUTPUT = OutputSchema.from_fields("review", {"label": "string"}, "reviews.yaml")
@@ -34,7 +35,8 @@ NAME_RULE = "must begin with a lower-case letter and have at most 60 lower-case 
 
 @pytest.mark.parametrize("provider", NAMES)
 def test_a_good_declaration(provider: str) -> None:
-    replace(GOOD, provider=provider, limits=ShardLimits(requests=10, bytes=1_000_000)).check(COLUMNS)
+    limits = ShardLimits(requests=10, bytes=1_000_000)
+    replace(GOOD, provider=provider, model_name=MODELS[provider], limits=limits).check(COLUMNS)
 
 
 @pytest.mark.parametrize(

@@ -3,5 +3,6 @@
 from llm_assets.components.completion import BatchCompletion
 from llm_assets.components.documents import Documents
 from llm_assets.components.enrichment import Enrichment, enrichment_definitions
+from llm_assets.components.spending import Spending
 
-__all__ = ["BatchCompletion", "Documents", "Enrichment", "enrichment_definitions"]
+__all__ = ["BatchCompletion", "Documents", "Enrichment", "Spending", "enrichment_definitions"]

@@ -22,6 +22,7 @@ from llm_assets.components.metadata import (
     submission_metadata,
 )
 from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_process
+from llm_assets.components.spending import Spending, spending_of
 from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
@@ -43,6 +44,13 @@ class Limits(dg.Model, dg.Resolvable):
 
     requests: int | None = None
     bytes: int | None = None
+
+
+class BudgetOfEnrichment(dg.Model, dg.Resolvable):
+    """The most that may be spent, in US dollars: on a partition, and on what is sent in a day (UTC)."""
+
+    partition_usd: float | None = None
+    day_usd: float | None = None
 
 
 class Enrichment(dg.Component, dg.Model, dg.Resolvable):
@@ -72,6 +80,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     deadline_hours: float = 26
     request_files_days: float = 30
     delete_at_provider: bool = False
+    budget: BudgetOfEnrichment = BudgetOfEnrichment()
+    reuse_days: float = 30
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -79,7 +89,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets `<name>/batches`, `<name>/enriched` and `<name>/failed`, checked against their documents."""
         folder = declared_in(context)
-        declared = self.declared(folder)
+        declared = self.declared(folder, spending_of(context))
         documents = self._documents(context, declared.source)
         return enrichment_definitions(
             declared,
@@ -90,9 +100,11 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             owners=self.owners,
         )
 
-    def declared(self, folder: Path) -> Declared:
+    def declared(self, folder: Path, spending: Spending | None = None) -> Declared:
         """The enrichment that this declares; `folder` holds the declaration and the prompt."""
         source = str(folder / "defs.yaml")
+        spending = spending or Spending()
+        price = spending.declared(source).get((self.provider, self.model_name))
         return Declared(
             name=self.name,
             documents=self.documents,
@@ -112,6 +124,11 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             deadline_hours=self.deadline_hours,
             request_files_days=self.request_files_days,
             delete_at_provider=self.delete_at_provider,
+            price=price,
+            partition_budget_usd=_usd(self.budget.partition_usd),
+            day_budget_usd=_usd(self.budget.day_usd),
+            project_day_budget_usd=_usd(spending.day_usd),
+            reuse_days=self.reuse_days,
             source=source,
         )
 
@@ -139,6 +156,10 @@ def _prompt(path: Path, source: str) -> Prompt:
     except UnicodeDecodeError as error:
         raise DeclarationError(source, f"the prompt file {path} is not UTF-8 (byte {error.start})") from None
     return Prompt.parse(text, str(path))
+
+
+def _usd(declared: float | None) -> float:
+    return float("inf") if declared is None else declared
 
 
 def _limits(limits: Limits | None) -> ShardLimits | None:
@@ -225,7 +246,14 @@ def _batches_asset(
                     allow_retries=False,
                 ) from error
             shards = opened.ledger.shards(enrichment.name, partition)
-        return dg.MaterializeResult(metadata=submission_metadata(plan, sent, shards))
+        metadata = submission_metadata(plan, sent, shards)
+        if plan.held:
+            raise dg.Failure(
+                description=f"Nothing more is sent: {plan.held}. Then materialize this again.",
+                metadata=metadata,
+                allow_retries=False,
+            )
+        return dg.MaterializeResult(metadata=metadata)
 
     return batches
 
@@ -318,7 +346,8 @@ def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.Tab
     columns |= {name: documents.schema.get(name, pl.String()) for name in enrichment.keep}
     columns |= dict(enrichment.output.frame_schema)
     columns |= {"model": pl.String(), "wave": pl.Int32(), "input_tokens": pl.Int64(), "output_tokens": pl.Int64()}
-    columns |= {"cache_read_tokens": pl.Int64(), "cache_write_tokens": pl.Int64(), "fingerprint": pl.String()}
+    columns |= {"cache_read_tokens": pl.Int64(), "cache_write_tokens": pl.Int64(), "cost_usd": pl.Float64()}
+    columns |= {"fingerprint": pl.String()}
     answers = {
         name: str(schema["description"])
         for name, schema in enrichment.output.json_schema["properties"].items()
@@ -335,11 +364,12 @@ def _failed_columns(enrichment: Declared, documents: DocumentSource) -> dg.Table
 _DESCRIPTIONS = {
     "document_id": "The document's id.",
     "model": "The model that answered, in the provider's words.",
-    "wave": "The round of sending that brought the answer.",
+    "wave": "The round of sending that brought the answer; 0 when another partition had it already.",
     "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",
     "output_tokens": "Tokens written for this document, over all attempts.",
     "cache_read_tokens": "Of the input tokens, those that the provider read from its prompt cache.",
     "cache_write_tokens": "Of the input tokens, those that the provider wrote to its prompt cache.",
+    "cost_usd": "US dollars that the document cost, over all attempts; 0 where another one or partition paid.",
     "fingerprint": "Identifies the request: provider, endpoint, model, prompt, parameters and schema.",
     "kind": "What the failure means: transient, repairable, permanent.",
     "reason": "Why there is no answer.",

@@ -41,6 +41,9 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
         "shards_waiting": sent.later,
         "shards_unknown": sent.unknown,
         "shards_rejected": sent.rejected,
+        "expected_usd": sum(shard.expected_usd for shard in shards if shard.wave == plan.wave),
+        "at_most_usd": sum(shard.at_most_usd for shard in shards if shard.wave == plan.wave),
+        "requests_reused": sum(shard.requests for shard in shards if shard.wave == 0),
     }
 
 
@@ -81,6 +84,7 @@ def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
     }
+    found |= money(progress)
     if progress.failures:
         found["failures"] = _reasons(progress.failures)
     if progress.held:
@@ -99,7 +103,19 @@ def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard]) ->
         "output_tokens": progress.output_tokens,
         "table": path,
     }
-    return found | odd_results(progress) | emulator_mark(shards)
+    return found | money(progress) | odd_results(progress) | emulator_mark(shards)
+
+
+def money(progress: Progress) -> Metadata:
+    """What a partition has cost so far, in US dollars, and what it would have cost otherwise."""
+    spent = progress.spent
+    return {
+        "cost_usd": spent.cost_usd,
+        "saved_by_batch_usd": spent.standard_usd - spent.cost_usd,
+        "saved_by_cache_usd": spent.uncached_usd - spent.cost_usd,
+        "saved_by_reuse_usd": progress.saved_usd,
+        "cache_hit_share": spent.cache_read_tokens / spent.input_tokens if spent.input_tokens else 0.0,
+    }
 
 
 def failed_metadata(progress: Progress, path: str) -> Metadata:

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
 from llm_assets.ledger.presence import presence_of
-from llm_assets.ledger.tables import UtcDateTime, decisions, ledger, plans, shards
-from llm_assets.records import Batch, Plan, Shard, ShardState
+from llm_assets.ledger.tables import UtcDateTime, decisions, ledger, plans, shards, spending
+from llm_assets.records import Batch, Budget, Plan, Shard, ShardState, Spent
 
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
@@ -38,6 +38,11 @@ ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, Shard
 
 
 Record = TypeVar("Record", Plan, Shard)
+# The columns of `spending` that add up, and what makes a number of a database's.
+_SPENT: dict[str, type] = {
+    each.name: float if each.name.endswith("_usd") or each.name.startswith("bytes_") else int for each in fields(Spent)
+}
+_SPENT_ON = ("key", "enrichment", "partition", "provider", "model_name")
 
 
 class Ledger:
@@ -309,15 +314,89 @@ class Ledger:
         facts |= {"missing_since": None, "missing_at": None}
         self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
 
-    def collected(self, shard: Shard, results: str) -> None:
-        """Every request of the shard has its outcome in the store's table `results`."""
-        facts: dict[str, Any] = {"collected_at": self._clock(), "results": results, "adopted": False}
-        self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, **facts)
+    def collected(self, shard: Shard, results: str, spent: Spent | None = None, *, settles: bool = True) -> None:
+        """Every request of the shard has its outcome in the store's table `results`, for what was `spent`.
 
-    def rejected(self, key: str, results: str, *, of_owner: str, code: str, message: str) -> None:
-        """The provider refused the shard for good, and its outcomes are in the store's table `results`."""
+        Unless that `settles` it, the budgets go on counting the most that it may have cost.
+        """
+        facts: dict[str, Any] = {"collected_at": self._clock(), "results": results, "adopted": False}
+        facts |= {"charge_usd": spent.cost_usd} if spent and settles else {}
+        self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, spent=spent, **facts)
+
+    def rejected(self, key: str, results: str, *, of_owner: str, code: str, message: str, billed: bool = False) -> None:
+        """The provider refused the shard for good, and its outcomes are in the store's table `results`.
+
+        `billed` when it may have been paid for all the same, as nobody knows what became of it.
+        """
         facts: dict[str, Any] = {"collected_at": self._clock(), "results": results}
+        facts |= {} if billed else {"charge_usd": 0.0}
         self._advance(key, ShardState.REJECTED, of_owner=of_owner, code=code, message=message, **facts)
+
+    # -- money
+
+    def reserve(self, enrichment: str, partition: str, budgets: Sequence[Budget]) -> tuple[Budget, float, float] | None:
+        """Charge the most that the planned shards of a partition may cost to the budgets: all of them, or none.
+
+        Returns None when that is done, else the first budget without room, what it has spent and reserved by now, and
+        what was asked of it.
+        """
+        planned = _of(shards, enrichment, partition) & (shards.c.state == ShardState.PLANNED)
+        new = planned & shards.c.charged_at.is_(None)
+        with self._engine.begin() as connection:
+            # One at a time: two partitions that are each within a budget may not be so together.
+            connection.execute(sa.select(ledger).with_for_update())
+            asked = connection.execute(sa.select(sa.func.sum(shards.c.at_most_usd)).where(new)).scalar()
+            if asked is None:
+                return None
+            for budget in budgets:
+                total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(_within(budget))
+                charged = connection.execute(total).scalar_one()
+                if charged + asked > budget.usd:
+                    return budget, charged, asked
+            values = {"charge_usd": shards.c.at_most_usd, "charged_at": self._clock()}
+            connection.execute(sa.update(shards).where(new).values(**values))
+        return None
+
+    def spent(
+        self,
+        enrichment: str | None = None,
+        partition: str | None = None,
+        *,
+        model_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Spent:
+        """The sum of what was spent on all, or on what is named, by when it was collected."""
+        found = self.spent_by_model(enrichment, partition, model_name=model_name, since=since, until=until)
+        return Spent(
+            **{name: kind(sum(getattr(each, name) for each in found.values())) for name, kind in _SPENT.items()}
+        )
+
+    def spent_by_model(
+        self,
+        enrichment: str | None = None,
+        partition: str | None = None,
+        *,
+        model_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> dict[tuple[str, str, str], Spent]:
+        """What was spent by enrichment, provider and model."""
+        by = (spending.c.enrichment, spending.c.provider, spending.c.model_name)
+        wanted: list[sa.ColumnElement[bool]] = [sa.true()]
+        given = {"enrichment": enrichment, "partition": partition, "model_name": model_name}
+        wanted += [spending.c[name] == value for name, value in given.items() if value is not None]
+        wanted += [spending.c.collected_at >= since] if since else []
+        wanted += [spending.c.collected_at < until] if until else []
+        query = sa.select(*by, *(sa.func.sum(spending.c[name]).label(name) for name in _SPENT)).where(*wanted)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.group_by(*by).order_by(*by)).mappings()
+            return {
+                (row["enrichment"], row["provider"], row["model_name"]): Spent(
+                    **{name: kind(row[name]) for name, kind in _SPENT.items()}
+                )
+                for row in rows
+            }
 
     # -- operators
 
@@ -337,6 +416,13 @@ class Ledger:
     def unswept(self, enrichment: str, *, until: datetime, limit: int) -> list[Shard]:
         """Shards that were done by then and whose request files are still kept, the oldest first."""
         return self._done(enrichment, shards.c.swept_at.is_(None) & (shards.c.collected_at <= until), limit)
+
+    def collected_since(self, enrichment: str, since: datetime) -> list[Shard]:
+        """The shards of all partitions whose results came since then, the newest first."""
+        done = (shards.c.enrichment == enrichment) & (shards.c.state == ShardState.COLLECTED)
+        query = sa.select(shards).where(done & (shards.c.collected_at >= since)).order_by(shards.c.collected_at.desc())
+        with self._engine.connect() as connection:
+            return [_record(Shard, dict(row)) for row in connection.execute(query).mappings()]
 
     def swept(self, key: str) -> None:
         """The shard's request file is deleted."""
@@ -364,6 +450,7 @@ class Ledger:
         of_owner: str | None = None,
         of_batch: str | None = None,
         leaves_batch: bool = False,
+        spent: Spent | None = None,
         **facts: Any,
     ) -> None:
         this = shards.c.key == key
@@ -381,6 +468,10 @@ class Ledger:
                     past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
                     facts |= {"batch_id": None, "past_batches": past, "adopted": False}
                 connection.execute(sa.update(shards).where(this).values(state=to, **facts))
+                if spent:
+                    what = {name: getattr(now, name) for name in _SPENT_ON}
+                    values = what | asdict(spent) | {"collected_at": facts["collected_at"]}
+                    connection.execute(sa.insert(spending).values(**values))
         except sa.exc.IntegrityError as error:
             batch_id = facts.get("batch_id")
             raise IllegalTransition(f"shard {key} cannot become {to}: batch {batch_id} is another shard's") from error
@@ -399,6 +490,14 @@ class Ledger:
 
 def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
     return (table.c.enrichment == enrichment) & (table.c.partition == partition)
+
+
+def _within(budget: Budget) -> sa.ColumnElement[bool]:
+    """The shards that a budget counts."""
+    wanted = [shards.c.charged_at.is_not(None) if budget.since is None else shards.c.charged_at >= budget.since]
+    wanted += [shards.c.enrichment == budget.enrichment] if budget.enrichment else []
+    wanted += [shards.c.partition == budget.partition] if budget.partition else []
+    return sa.and_(*wanted)
 
 
 def _current(plan: Plan) -> sa.ColumnElement[bool]:

@@ -65,9 +65,15 @@ shards = sa.Table(
     sa.Column("wave", sa.Integer, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False, server_default=""),
     sa.Column("account", sa.Text, nullable=False),
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("expected_usd", sa.Double, nullable=False, server_default="0"),
+    sa.Column("at_most_usd", sa.Double, nullable=False, server_default="0"),
+    sa.Column("charge_usd", sa.Double, nullable=False, server_default="0"),
+    sa.Column("charged_at", UtcDateTime),
     sa.Column("path", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
@@ -96,6 +102,36 @@ shards = sa.Table(
     # Both begin with what is null for few: the sweep must not grow with history.
     sa.Index("shards_to_sweep", "enrichment", "swept_at", "collected_at"),
     sa.Index("shards_to_forget", "enrichment", "forgotten_at", "collected_at"),
+    sa.Index("shards_by_collection", "enrichment", "collected_at"),
+    sa.Index("shards_by_charge", "charged_at"),
+)
+
+# What the results of each collected shard used and cost: written along with its state, and so exactly once.
+spending = sa.Table(
+    "spending",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("enrichment", sa.Text, nullable=False),
+    sa.Column("partition", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("collected_at", UtcDateTime, nullable=False),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("billed", sa.BigInteger, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cache_read_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cache_write_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cost_usd", sa.Double, nullable=False),
+    sa.Column("standard_usd", sa.Double, nullable=False),
+    sa.Column("uncached_usd", sa.Double, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("bytes_bytes", sa.Double, nullable=False),
+    sa.Column("bytes_input", sa.Double, nullable=False),
+    sa.Column("bytes_output", sa.Double, nullable=False),
+    sa.Index("spending_of_a_partition", "enrichment", "partition"),
+    sa.Index("spending_of_an_enrichment", "enrichment", "collected_at"),
+    sa.Index("spending_by_time", "collected_at"),
 )
 
 # What operators decided about shards whose outcome nobody could find out; rows are only ever added.

@@ -39,11 +39,16 @@ REASONS = {
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
+class _Kept(msgspec.Struct):
+    ephemeral_1h_input_tokens: _Count = 0
+
+
 class _Usage(msgspec.Struct):
     input_tokens: _Count
     output_tokens: _Count
     cache_read_input_tokens: _Count | None = None
     cache_creation_input_tokens: _Count | None = None
+    cache_creation: _Kept | None = None
 
 
 # Not msgspec's tags: where there is only one type, it takes an object without its tag for it.
@@ -79,11 +84,14 @@ def read_result(line: bytes) -> Result:
         return read(line)
     message, usage = row.result.message, row.result.message.usage
     read_from_cache, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    kept = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
     return Result(
         row.custom_id,
         text=message.content[0].text if len(message.content) == 1 else "".join(part.text for part in message.content),
         model=message.model,
-        usage=Usage(usage.input_tokens + read_from_cache + written, usage.output_tokens, read_from_cache, written),
+        usage=Usage(
+            usage.input_tokens + read_from_cache + written, usage.output_tokens, read_from_cache, written, kept
+        ),
     )
 
 
@@ -144,4 +152,5 @@ def _usage(usage: Json) -> Usage:
         output_tokens=count(usage.get("output_tokens")),
         cache_read_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=count(mapping(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")),
     )

@@ -1,0 +1,118 @@
+"""Lengths of requests → the tokens and dollars that they will take, judged by what earlier ones took. Pure.
+
+Tokens are taken for a line over bytes: what every request brings along, and what each byte of its own adds. The line is
+the least-squares fit over an enrichment's earlier requests, of which the ledger keeps the sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from llm_assets.prices import Price, batch_usd, standard_usd
+from llm_assets.records import Spent
+
+# Before there is anything to judge by: four bytes a token, and answers that use half of their room.
+_BYTES_PER_TOKEN = 4
+_ROOM_USED = 0.5
+_EVIDENCE_MIN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`base + per_byte × bytes` tokens a request."""
+
+    base: float
+    per_byte: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How many tokens a request of some length reads and writes, and which shares of those read are a prompt cache's.
+
+    `evidence` counts the requests that this was learned from; 0 for a guess.
+    """
+
+    input: Line
+    output: Line
+    cache_read: float = 0.0
+    cache_write: float = 0.0
+    evidence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What requests will use and cost: `usd` through the batch API, `standard_usd` in real time, `at_most_usd` if every
+    byte were a token and every answer as long as it may be.
+    """
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    standard_usd: float
+    at_most_usd: float
+
+
+def estimate_from(history: Spent, max_tokens: int) -> Estimate:
+    """What earlier requests say about the next ones."""
+    if history.billed < _EVIDENCE_MIN:
+        return Estimate(Line(0, 1 / _BYTES_PER_TOKEN), Line(max_tokens * _ROOM_USED, 0))
+    read = history.input_tokens or 1
+    return Estimate(
+        input=_fit(history, history.input_tokens, history.bytes_input),
+        output=_fit(history, history.output_tokens, history.bytes_output),
+        cache_read=history.cache_read_tokens / read,
+        cache_write=history.cache_write_tokens / read,
+        evidence=history.billed,
+    )
+
+
+def forecast(line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens: int) -> Forecast:
+    """What requests with lines of these lengths will take, each with room for `max_tokens`."""
+    requests = pl.DataFrame({"bytes": line_bytes.cast(pl.Float64)})
+    read = _tokens(estimate.input)
+    expected = requests.select(
+        read.alias("input_tokens"),
+        pl.min_horizontal(_tokens(estimate.output), pl.lit(float(max_tokens))).alias("output_tokens"),
+        (read * estimate.cache_read).alias("cache_read_tokens"),
+        (read * estimate.cache_write).alias("cache_write_tokens"),
+        (read * estimate.cache_write).alias("cache_write_1h_tokens"),
+    )
+    sums = expected.select(
+        pl.col("input_tokens", "output_tokens").sum(),
+        batch_usd(price).sum().alias("usd"),
+        standard_usd(price).sum().alias("standard_usd"),
+    ).row(0, named=True)
+    worst = requests.select(
+        pl.col("bytes").alias("input_tokens"),
+        pl.lit(float(max_tokens)).alias("output_tokens"),
+        pl.lit(0.0).alias("cache_read_tokens"),
+        # Nothing that is read costs more than what is written to the cache.
+        pl.col("bytes").alias("cache_write_tokens"),
+        pl.col("bytes").alias("cache_write_1h_tokens"),
+    )
+    return Forecast(
+        requests=requests.height,
+        input_tokens=round(sums["input_tokens"]),
+        output_tokens=round(sums["output_tokens"]),
+        usd=sums["usd"],
+        standard_usd=sums["standard_usd"],
+        at_most_usd=worst.select(batch_usd(price).sum()).item(),
+    )
+
+
+def _tokens(line: Line) -> pl.Expr:
+    return pl.max_horizontal(line.base + line.per_byte * pl.col("bytes"), pl.lit(0.0))
+
+
+def _fit(history: Spent, tokens: int, bytes_tokens: float) -> Line:
+    """The least-squares line; through the mean where lengths hardly differ or more bytes would mean fewer tokens."""
+    count, length = history.billed, history.bytes
+    spread = count * history.bytes_bytes - float(length) ** 2
+    mean = tokens / count
+    if spread <= 1e-6 * float(length) ** 2:
+        return Line(0.0, tokens / length if length else 0.0) if tokens > length / 100 else Line(mean, 0.0)
+    slope = (count * bytes_tokens - float(length) * tokens) / spread
+    return Line(mean - slope * length / count, slope) if slope > 0 else Line(mean, 0.0)

@@ -1,0 +1,174 @@
+"""Tokens → US dollars. Rates are those of the price list that genai-prices carries, or what a deployment declares.
+
+Every request is priced by itself, never a sum of them: some models cost more for all tokens of a long request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+from genai_prices import Usage, calc_price
+from genai_prices.types import ModelPrice, TieredPrices
+
+_MILLION = 1_000_000
+# Our names for rates, and the price list's.
+_LISTED = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cache_read": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+}
+
+
+class PriceUnknown(ValueError):
+    """No batch price is known for a model, or what was declared is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """US dollars a million tokens, for requests whose whole input is longer than `above` tokens."""
+
+    input: float
+    output: float
+    cache_read: float
+    cache_write: float
+    cache_write_1h: float
+    above: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs through the batch API, and what the same costs in real time.
+
+    Both are rates by rising `above`; the first are those above 0.
+    """
+
+    batch: tuple[Rates, ...]
+    standard: tuple[Rates, ...]
+
+
+FREE = Price((Rates(0, 0, 0, 0, 0),), (Rates(0, 0, 0, 0, 0),))
+
+
+def listed_price(provider: str, model: str, at: datetime) -> Price:
+    """What the price list says of a model at a time. Raises PriceUnknown where it has no batch price."""
+    try:
+        batch, standard = (
+            calc_price(
+                Usage(),
+                model_ref=model,
+                provider_id=provider,
+                genai_request_timestamp=at,
+                price_context={"processing": processing},
+            ).model_price
+            for processing in ("batch", "standard")
+        )
+    except LookupError:
+        raise PriceUnknown(f"the price list has no model {model!r} of {provider}") from None
+    if batch == standard:  # so the list answers for what it does not know
+        raise PriceUnknown(f"the price list has no batch price for {model!r} of {provider}")
+    return Price(_tiers(batch), _tiers(standard))
+
+
+def declared_price(declared: Mapping[str, Any]) -> Price:
+    """The price that somebody declared: `free: true`, or `batch` (and `standard`) with `input`, `output` and, where
+    they differ from `input`, `cache_read`, `cache_write`, `cache_write_1h`, each US dollars a million tokens.
+
+    Without `standard` the same is assumed to cost in real time. Raises PriceUnknown, saying what is wrong.
+    """
+    if declared.get("free"):
+        return FREE
+    if not isinstance(declared.get("batch"), Mapping):
+        raise PriceUnknown(
+            "a price is `free: true`, or has `batch: {input: …, output: …}` in US dollars a million tokens"
+        )
+    batch = _declared_rates("batch", declared["batch"])
+    standard = declared.get("standard")
+    return Price((batch,), (batch if standard is None else _declared_rates("standard", standard),))
+
+
+def batch_usd(price: Price) -> pl.Expr:
+    """What each row costs: columns input_tokens (the total), output_tokens, cache_read_tokens, cache_write_tokens and
+    cache_write_1h_tokens → US dollars.
+    """
+    return _usd(price.batch)
+
+
+def standard_usd(price: Price) -> pl.Expr:
+    """What each row would cost in real time."""
+    return _usd(price.standard)
+
+
+def uncached_usd(price: Price) -> pl.Expr:
+    """What each row would cost if the provider had no prompt cache."""
+    return _sum(price.batch, {"input": pl.col("input_tokens"), "output": pl.col("output_tokens")})
+
+
+def _usd(tiers: tuple[Rates, ...]) -> pl.Expr:
+    read, written, kept = pl.col("cache_read_tokens"), pl.col("cache_write_tokens"), pl.col("cache_write_1h_tokens")
+    tokens = {
+        "input": pl.col("input_tokens") - read - written,
+        "output": pl.col("output_tokens"),
+        "cache_read": read,
+        "cache_write": written - kept,
+        "cache_write_1h": kept,
+    }
+    return _sum(tiers, tokens)
+
+
+def _sum(tiers: tuple[Rates, ...], tokens: Mapping[str, pl.Expr]) -> pl.Expr:
+    return pl.sum_horizontal(_rate(tiers, name) * count for name, count in tokens.items()) / _MILLION
+
+
+def _rate(tiers: tuple[Rates, ...], name: str) -> pl.Expr:
+    """The rate that a row's input reaches."""
+    found = pl.lit(getattr(tiers[0], name), dtype=pl.Float64)
+    for rates in tiers[1:]:
+        found = pl.when(pl.col("input_tokens") > rates.above).then(pl.lit(getattr(rates, name))).otherwise(found)
+    return found
+
+
+def _tiers(listed: ModelPrice) -> tuple[Rates, ...]:
+    prices = {name: getattr(listed, key) for name, key in _LISTED.items()}
+    starts = {tier.start for price in prices.values() if isinstance(price, TieredPrices) for tier in price.tiers}
+    return tuple(
+        _rates({name: _at(price, start) for name, price in prices.items()}, start) for start in (0, *sorted(starts))
+    )
+
+
+def _at(price: object, tokens: int) -> float | None:
+    """One rate where the input is just longer than this."""
+    if isinstance(price, TieredPrices):
+        reached = [tier.price for tier in price.tiers if tier.start <= tokens]
+        return float(reached[-1] if reached else price.base)
+    return None if price is None else float(price)  # type: ignore[arg-type]
+
+
+def _rates(found: Mapping[str, float | None], above: int = 0) -> Rates:
+    """Rates of which some are not said: tokens without a rate of their own are priced as what they are a part of."""
+    read, written, kept = found.get("cache_read"), found.get("cache_write"), found.get("cache_write_1h")
+    entered = found.get("input") or 0.0
+    written = entered if written is None else written
+    return Rates(
+        input=entered,
+        output=found.get("output") or 0.0,
+        cache_read=entered if read is None else read,
+        cache_write=written,
+        cache_write_1h=written if kept is None else kept,
+        above=above,
+    )
+
+
+def _declared_rates(context: str, declared: object) -> Rates:
+    if not isinstance(declared, Mapping) or not {"input", "output"} <= declared.keys() <= _LISTED.keys():
+        found = ", ".join(map(str, declared)) if isinstance(declared, Mapping) else repr(declared)[:80]
+        raise PriceUnknown(f"`{context}` takes input, output and perhaps {', '.join(list(_LISTED)[2:])}; found {found}")
+    for name, rate in declared.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < float("inf"):
+            raise PriceUnknown(f"`{context}.{name}` is {rate!r:.80}; write US dollars a million tokens, such as 0.05")
+    return _rates(declared)

@@ -1,0 +1,273 @@
+"""What is paid: once, within the budgets, and never again for an answer that is there. The emulator is referee."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from genai_prices import Usage, calc_price
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.ledger import Ledger
+from llm_assets.planning import plan_partition
+from llm_assets.platform import Platform
+from llm_assets.prompt import Prompt
+from llm_assets.records import Reason, ShardState
+from llm_assets.store import Store
+from llm_assets.submission import send_planned
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import P, Time, enriched, failed, finish, labels, run, submit, write_documents
+
+LATER = "2026-11-02"
+TEXTS: list[str | None] = [f"Review {number}: {'a good thing, ' * (number % 7)}really." for number in range(60)]
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def enrichment(request: pytest.FixtureRequest) -> Enrichment:
+    return labels(str(request.param))
+
+
+def referee_usd(emulator: Emulator, enrichment: Enrichment) -> float:
+    """What the provider would charge, row by row, for all that it says it billed."""
+    return sum(
+        float(
+            calc_price(
+                Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
+                model_ref=enrichment.model_name,
+                provider_id=enrichment.provider,
+                price_context={"processing": "batch"},
+            ).total_price
+        )
+        for row in emulator.rows()
+        if row["billed"]
+    )
+
+
+def billed(emulator: Emulator) -> int:
+    return sum(row["billed"] for row in emulator.rows())
+
+
+# -- actual cost
+
+
+def test_what_was_paid_is_the_providers_bill(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    emulator.faults([{"fault": "truncated", "rate": 0.2}, {"fault": "overloaded", "rate": 0.2, "attempts": 1}])
+    progress = run(empty, enrichment, TEXTS)
+    bill = referee_usd(emulator, enrichment)
+    assert bill > 0
+    assert progress.spent.cost_usd == pytest.approx(bill, abs=1e-12)
+    assert empty.ledger.spent().cost_usd == pytest.approx(bill, abs=1e-12)
+    tables = [
+        table.select(pl.col("cost_usd").sum()).item()
+        for table in (enriched(empty, enrichment), failed(empty, enrichment))
+    ]
+    assert sum(tables) == pytest.approx(bill, abs=1e-12)
+    assert progress.spent.standard_usd == pytest.approx(2 * bill)
+
+
+def test_collecting_again_costs_nothing_more(empty: Platform, enrichment: Enrichment) -> None:
+    first = run(empty, enrichment, TEXTS)
+    again = run(empty, enrichment, TEXTS)
+    assert again.spent == first.spent
+
+
+def test_a_refused_answer_was_paid_and_an_expired_one_was_not(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    emulator.faults([{"fault": "refusal", "rate": 0.3}])
+    run(empty, enrichment, TEXTS)
+    refused = failed(empty, enrichment).filter(pl.col("reason") == Reason.REFUSAL)
+    assert refused.height > 0
+    assert (refused["cost_usd"] > 0).all()
+    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+
+
+def test_documents_that_share_a_request_pay_once(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    progress = run(empty, enrichment, ["the same"] * 10)
+    assert billed(emulator) == 1
+    assert (enriched(empty, enrichment)["cost_usd"] > 0).sum() == 1
+    assert progress.saved_usd == pytest.approx(9 * progress.spent.cost_usd)
+
+
+# -- never pay again
+
+
+def partition(platform: Platform, enrichment: Enrichment, name: str, texts: list[str | None]) -> None:
+    write_documents(platform, texts, name)
+    submit(platform, enrichment, name)
+    finish(platform, enrichment, name)
+
+
+def test_an_unchanged_document_of_another_day_is_not_asked_again(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    partition(empty, enrichment, LATER, [*TEXTS[:-1], "a new one"])
+    assert billed(emulator) == len(TEXTS) + 1
+    before, after = enriched(empty, enrichment, P), enriched(empty, enrichment, LATER)
+    assert after["sentiment"][:-1].equals(before["sentiment"][:-1])
+    assert after["wave"].to_list() == [0] * (len(TEXTS) - 1) + [1]
+    assert after["cost_usd"][:-1].sum() == 0
+    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+
+
+def test_a_day_on_which_nothing_changed_sends_nothing(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    calls = emulator.calls()
+    for name in (LATER, "2026-11-03"):
+        partition(empty, enrichment, name, TEXTS)
+        assert enriched(empty, enrichment, name).height == len(TEXTS)
+    assert emulator.calls() == calls
+
+
+def test_answers_age_from_the_day_they_were_given(
+    empty: Platform, emulator: Emulator, time: Time, enrichment: Enrichment
+) -> None:
+    weekly = replace(enrichment, reuse_days=7)
+    for day, name in enumerate(("2026-11-01", "2026-11-05", "2026-11-09")):
+        partition(empty, weekly, name, TEXTS)
+        assert billed(emulator) == len(TEXTS) * (2 if day == 2 else 1)
+        time.passes(days=4)
+
+
+def test_reuse_can_be_switched_off(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    always = replace(enrichment, reuse_days=0)
+    partition(empty, always, P, TEXTS)
+    partition(empty, always, LATER, TEXTS)
+    assert billed(emulator) == 2 * len(TEXTS)
+
+
+def test_failures_are_not_reused(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    emulator.faults([{"fault": "refusal", "rate": 0.5}])
+    partition(empty, enrichment, P, TEXTS)
+    refused = failed(empty, enrichment, P).height
+    emulator.faults([])
+    partition(empty, enrichment, LATER, TEXTS)
+    assert refused > 0
+    assert failed(empty, enrichment, LATER).height == 0
+    assert billed(emulator) == len(TEXTS) + refused
+
+
+def test_another_prompt_is_another_request(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    other = replace(enrichment, prompt=Prompt.parse("user:\nHow? {{ text }}", "prompt.md"))
+    partition(empty, other, LATER, TEXTS)
+    assert billed(emulator) == 2 * len(TEXTS)
+
+
+def test_deleted_partitions_are_no_reason_to_stop(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    for shard in empty.ledger.shards(enrichment.name, P):
+        empty.store.local(empty.store.results(shard)).unlink()
+    partition(empty, enrichment, LATER, TEXTS)
+    assert billed(emulator) == 2 * len(TEXTS)
+
+
+# -- budgets
+
+
+def test_nothing_is_sent_over_budget_until_it_is_raised(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    poor = replace(enrichment, partition_budget_usd=0.000_001)
+    write_documents(empty, TEXTS)
+    plan = submit(empty, poor)
+    assert "over budget: 60 requests would cost about $" in plan.held
+    assert "budget.partition_usd" in plan.held
+    assert emulator.accounting()["requests"] == 0
+    assert submit(empty, poor).held == plan.held
+    submit(empty, replace(enrichment, partition_budget_usd=10))
+    finish(empty, enrichment)
+    assert enriched(empty, enrichment).height == len(TEXTS)
+    assert billed(emulator) == len(TEXTS)
+
+
+def test_a_settled_partition_makes_room(empty: Platform, enrichment: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    plan_partition(empty, enrichment, P)
+    (shard,) = empty.ledger.shards(enrichment.name, P)
+    assert shard.charge_usd == shard.at_most_usd > shard.expected_usd > 0
+    send_planned(empty, plan_partition(empty, enrichment, P))
+    finish(empty, enrichment)
+    (shard,) = empty.ledger.shards(enrichment.name, P)
+    assert shard.charge_usd == empty.ledger.spent().cost_usd < shard.at_most_usd
+
+
+def test_a_new_day_has_a_new_budget(empty: Platform, time: Time, enrichment: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    most = plan_most(empty, enrichment)
+    daily = replace(enrichment, day_budget_usd=most * 1.05)
+    partition(empty, daily, P, TEXTS)
+    other: list[str | None] = [f"{text} Indeed." for text in TEXTS]
+    write_documents(empty, other, LATER)
+    tight = replace(enrichment, day_budget_usd=most * 0.2)
+    assert "or wait until tomorrow" in submit(empty, tight, LATER).held
+    time.passes(days=1)
+    assert not submit(empty, replace(daily, day_budget_usd=most * 1.5), LATER).held
+
+
+def plan_most(platform: Platform, enrichment: Enrichment) -> float:
+    """The most that a partition may cost, without a trace of the question."""
+    plan_partition(platform, replace(enrichment, name="other"), P)
+    return sum(shard.at_most_usd for shard in platform.ledger.shards("other", P))
+
+
+def test_partitions_do_not_overspend_together(tmp_path: Path, ledger_url: str) -> None:
+    """Twenty at once against a budget that admits seven; when it is raised, the rest goes on."""
+    enrichment = labels("anthropic")
+    now = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    def platform() -> Platform:
+        return Platform(Store(tmp_path / "store"), Ledger(ledger_url, lambda: now), {}, clock=lambda: now)
+
+    opened = platform()
+    names = [f"2026-10-{day:02}" for day in range(1, 21)]
+    for name in names:
+        write_documents(opened, [f"{name}: {text}" for text in TEXTS], name)
+    most = 0.0
+    plan_partition(opened, replace(enrichment, name="other"), names[0])
+    most = sum(shard.at_most_usd for shard in opened.ledger.shards("other", names[0]))
+
+    def plan(name: str, usd: float) -> bool:
+        mine = platform()
+        try:
+            return not plan_partition(mine, replace(enrichment, day_budget_usd=usd), name).held
+        finally:
+            mine.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        admitted = list(threads.map(lambda name: plan(name, most * 7.5), names))
+    assert sum(admitted) == 7
+    charged = [shard for name in names for shard in opened.ledger.shards("labels", name) if shard.charged_at]
+    assert sum(shard.charge_usd for shard in charged) <= most * 7.5
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda name: plan(name, most * 21), names))
+    opened.close()
+
+
+def test_a_refused_batch_gives_its_budget_back(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    emulator.faults([{"fault": "http_400", "times": 1}])
+    write_documents(empty, TEXTS)
+    submit(empty, enrichment)
+    (shard,) = empty.ledger.shards(enrichment.name, P)
+    assert shard.state is ShardState.REJECTED
+    assert shard.charge_usd == 0
+
+
+# -- forecast
+
+
+def test_the_forecast_is_near_after_one_partition(empty: Platform, enrichment: Enrichment) -> None:
+    first: list[str | None] = ["x" * length for length in range(50, 50_000, 500)]
+    partition(empty, enrichment, P, first)
+    after = empty.ledger.spent(enrichment.name, P).cost_usd
+    other: list[str | None] = ["y" * length for length in range(70, 30_000, 200)]
+    partition(empty, enrichment, LATER, other)
+    (shard,) = empty.ledger.shards(enrichment.name, LATER)
+    actual = empty.ledger.spent(enrichment.name, LATER).cost_usd
+    assert after > 0
+    assert shard.expected_usd == pytest.approx(actual, rel=0.05)

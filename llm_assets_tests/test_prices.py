@@ -1,0 +1,135 @@
+"""Tokens become dollars as the price list says, request by request."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+from genai_prices import Usage, calc_price
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_assets.prices import (
+    FREE,
+    PriceUnknown,
+    Rates,
+    batch_usd,
+    declared_price,
+    listed_price,
+    standard_usd,
+    uncached_usd,
+)
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+MODELS = [
+    ("anthropic", "claude-haiku-5-5"),
+    ("anthropic", "claude-haiku-4-5"),
+    ("anthropic", "claude-sonnet-5-5"),
+    ("anthropic", "claude-opus-5-5"),
+    ("openai", "gpt-6-luna"),
+    ("openai", "gpt-6.1-terra"),
+    ("openai", "gpt-5.4-mini"),
+]
+TOKENS = st.integers(0, 300_000)
+
+
+def row(read: int, hit: int, written: int, kept: int, wrote: int) -> pl.DataFrame:
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "output_tokens")
+    return pl.DataFrame({name: [value] for name, value in zip(names, (read, hit, written, kept, wrote), strict=True)})
+
+
+@pytest.mark.parametrize(("provider", "model"), MODELS)
+@settings(max_examples=50)
+@given(fresh=TOKENS, hit=TOKENS, short=TOKENS, kept=TOKENS, wrote=st.integers(0, 64_000))
+def test_every_row_is_priced_as_the_list_prices_it(
+    provider: str, model: str, fresh: int, hit: int, short: int, kept: int, wrote: int
+) -> None:
+    if provider == "openai":
+        kept = 0  # OpenAI has one kind of cache write
+    total = fresh + hit + short + kept
+    used = Usage(
+        input_tokens=total,
+        cache_read_tokens=hit,
+        cache_write_tokens=short + kept,
+        output_tokens=wrote,
+        **({"cache_write_1h_tokens": kept} if kept else {}),
+    )
+    price = listed_price(provider, model, NOW)
+    table = row(total, hit, short + kept, kept, wrote).select(batch=batch_usd(price), standard=standard_usd(price))
+    for processing, found in table.row(0, named=True).items():
+        expected = calc_price(
+            used,
+            model_ref=model,
+            provider_id=provider,
+            genai_request_timestamp=NOW,
+            price_context={"processing": processing},
+        )
+        assert found == pytest.approx(float(expected.total_price), rel=1e-12)
+
+
+@pytest.mark.parametrize(("provider", "model"), MODELS)
+def test_a_batch_costs_less_than_real_time(provider: str, model: str) -> None:
+    price = listed_price(provider, model, NOW)
+    for batch, standard in zip(price.batch, price.standard, strict=True):
+        assert batch.input < standard.input
+        assert batch.output < standard.output
+
+
+def test_a_long_request_is_priced_by_itself() -> None:
+    price = listed_price("anthropic", "claude-haiku-5-5", NOW)
+    two = pl.concat([row(100_000, 0, 0, 0, 0), row(100_001, 0, 0, 0, 0)]).select(batch_usd(price)).to_series()
+    assert two.to_list() == pytest.approx([0.005, 0.02500025])
+
+
+def test_without_a_cache_all_input_costs_the_same() -> None:
+    price = listed_price("anthropic", "claude-sonnet-5-5", NOW)
+    assert row(1_000_000, 900_000, 50_000, 50_000, 0).select(uncached_usd(price)).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "problem"),
+    [
+        pytest.param("openai", "nonesuch", "the price list has no model 'nonesuch' of openai", id="no-such-model"),
+        pytest.param(
+            "openai",
+            "text-embedding-3-small",
+            "the price list has no batch price for 'text-embedding-3-small' of openai",
+            id="no-batch-price",
+        ),
+    ],
+)
+def test_a_model_without_a_batch_price_is_named(provider: str, model: str, problem: str) -> None:
+    with pytest.raises(PriceUnknown) as caught:
+        listed_price(provider, model, NOW)
+    assert str(caught.value) == problem
+
+
+def test_a_declared_price() -> None:
+    price = declared_price({"batch": {"input": 0.01, "output": 0}, "standard": {"input": 0.02, "output": 0}})
+    assert price.batch == (Rates(0.01, 0, 0.01, 0.01, 0.01),)
+    assert price.standard == (Rates(0.02, 0, 0.02, 0.02, 0.02),)
+    assert declared_price({"free": True}) == FREE
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        pytest.param({}, "a price is `free: true`, or has `batch:", id="nothing"),
+        pytest.param({"batch": 0.5}, "a price is `free: true`, or has `batch:", id="a-number"),
+        pytest.param({"batch": {"input": 1}}, "`batch` takes input, output and perhaps", id="half"),
+        pytest.param(
+            {"batch": {"input": 1, "output": 1, "thoughts": 2}}, "`batch` takes input, output", id="unknown-rate"
+        ),
+        pytest.param({"batch": {"input": -1, "output": 1}}, "`batch.input` is -1; write US dollars", id="negative"),
+        pytest.param({"batch": {"input": "1 EUR", "output": 1}}, "`batch.input` is '1 EUR'; write US", id="currency"),
+        pytest.param({"batch": {"input": True, "output": 1}}, "`batch.input` is True; write US", id="a-truth"),
+        pytest.param({"batch": {"input": float("nan"), "output": 1}}, "`batch.input` is nan; write", id="no-number"),
+        pytest.param(
+            {"batch": {"input": 1, "output": 1}, "standard": []}, "`standard` takes input, output", id="standard"
+        ),
+    ],
+)
+def test_what_is_no_price(declared: dict[str, Any], problem: str) -> None:
+    with pytest.raises(PriceUnknown) as caught:
+        declared_price(declared)
+    assert str(caught.value).startswith(problem)
