@@ -22,6 +22,7 @@ from llm_assets.records import (
     RESULTS_SCHEMA,
     Budget,
     Message,
+    Quota,
     ShardLimits,
     Task,
 )
@@ -63,7 +64,8 @@ class Enrichment:
     `price` is what the model costs where the price list does not know or does not apply. No more than
     `partition_budget_usd` is ever spent on a partition, no more than `day_budget_usd` on what is sent in a day (UTC),
     and no more than `project_day_budget_usd` on that of all enrichments. The answer to the same request in another
-    partition is taken from there when it is at most `reuse_days` old.
+    partition is taken from there when it is at most `reuse_days` old. No more is sent at once than `quota` says that
+    the provider's queue holds.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Enrichment:
     day_budget_usd: float = float("inf")
     project_day_budget_usd: float = float("inf")
     reuse_days: float = 30
+    quota: Quota | None = None
     source: str = ""
 
     @cached_property

@@ -25,7 +25,6 @@ from llm_assets.errors import PlanConflict
 from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
-from llm_assets.providers import TOO_LARGE
 from llm_assets.records import (
     REQUESTS_SCHEMA,
     Amendment,
@@ -36,7 +35,7 @@ from llm_assets.records import (
     ShardState,
 )
 from llm_assets.requests import Renderer
-from llm_assets.retries import KIND_OF, Standing
+from llm_assets.retries import Standing
 from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
 
@@ -216,7 +215,7 @@ class _Draft:
         self._partition = partition
         self._wave = wave
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests())
+        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests(), enrichment.quota)
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
         self._slices: list[pl.DataFrame] = []
         self._digest = hashlib.blake2b(digest_size=16)
@@ -294,12 +293,8 @@ class _Draft:
     def _refused_requests(self) -> int | None:
         """How many requests the smallest shard of the partition had that the provider never had room for."""
         shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
-        no_room = [shard for shard in shards if shard.collected_at and self._had_no_room(shard)]
+        no_room = [shard for shard in shards if shard.collected_at and self._platform.had_no_room(shard)]
         return min((shard.requests for shard in no_room), default=None)
-
-    def _had_no_room(self, shard: Shard) -> bool:
-        reason = self._platform.dialect_of(shard).batch_reason(shard.code)
-        return shard.code == TOO_LARGE or KIND_OF[reason] is FailureKind.CAPACITY
 
     def _documents(self) -> Iterator[pl.DataFrame]:
         store = self._platform.store

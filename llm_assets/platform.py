@@ -15,8 +15,9 @@ from pathlib import Path
 
 from llm_assets.errors import LedgerError, ProviderError, SystemicError
 from llm_assets.ledger import Ledger
-from llm_assets.providers import Client, Credentials, Dialect, get_provider
-from llm_assets.records import Shard
+from llm_assets.providers import TOO_LARGE, Client, Credentials, Dialect, get_provider
+from llm_assets.records import FailureKind, Shard
+from llm_assets.retries import KIND_OF
 from llm_assets.store import Store
 
 
@@ -130,6 +131,12 @@ class Platform:
     def dialect_of(self, shard: Shard) -> Dialect:
         """The dialect that a shard is written in."""
         return self.dialect(shard.provider, shard.endpoint)
+
+    def had_no_room(self, shard: Shard) -> bool:
+        """Whether a shard's code says that its provider had no room for it."""
+        return (
+            shard.code == TOO_LARGE or KIND_OF[self.dialect_of(shard).batch_reason(shard.code)] is FailureKind.CAPACITY
+        )
 
     def request_file(self, shard: Shard) -> str:
         """The file of a shard as it is sent."""

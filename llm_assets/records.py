@@ -334,6 +334,18 @@ class Budget:
     since: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a provider's queue holds at once: requests, and tokens that they read. None for no limit.
+
+    Without a model it is for all models of the provider together.
+    """
+
+    model_name: str | None = None
+    requests: int | None = None
+    tokens: int | None = None
+
+
 # -- frames ------------------------------------------------------------------------------------------------
 
 # What a partition wants: a row a document. `fingerprint` is null when the document fails before it is sent,

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llm_assets.providers import Dialect
-from llm_assets.records import Fingerprint, ShardLimits
+from llm_assets.records import Fingerprint, Quota, ShardLimits
+
+# Few texts have more tokens than one in so many bytes; and a document must fit into a shard, whatever the quota.
+_BYTES_PER_TOKEN = 2
+_BYTES_MIN = 1_000_000
 
 
 def custom_id(key: str, fingerprint: Fingerprint) -> str:
@@ -103,13 +107,20 @@ class Packer:
         return self._limits.requests - int(key, 16) % spread
 
 
-def limits_for(dialect: Dialect, lower: ShardLimits | None, refused: int | None = None) -> ShardLimits:
-    """The provider's limits, or the lower ones that an enrichment declares.
+def limits_for(
+    dialect: Dialect, lower: ShardLimits | None, refused: int | None = None, quota: Quota | None = None
+) -> ShardLimits:
+    """The provider's limits, or the lower ones that an enrichment declares, or that its quota at the provider leaves.
 
     Half of `refused` requests, where the provider never had room for a shard of so many.
     """
     lower = lower or dialect.limits
     requests = min(lower.requests, dialect.limits.requests)
+    size = min(lower.bytes, dialect.limits.bytes)
     if refused is not None:
         requests = min(requests, max(1, refused // 2))
-    return ShardLimits(requests=requests, bytes=min(lower.bytes, dialect.limits.bytes))
+    if quota is not None and quota.requests is not None:
+        requests = min(requests, quota.requests)
+    if quota is not None and quota.tokens is not None:
+        size = min(size, max(quota.tokens * _BYTES_PER_TOKEN, _BYTES_MIN))
+    return ShardLimits(requests=requests, bytes=size)

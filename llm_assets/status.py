@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -90,6 +90,33 @@ def tokens_so_far(platform: Platform, enrichment: str, partition: str) -> int:
     results = results_so_far(platform.store, shards)
     used = results.select((pl.col("input_tokens") + pl.col("output_tokens")).sum()).collect()
     return int(used.item())
+
+
+# What was spent: a row for each enrichment, provider and model.
+SPENDING_SCHEMA: dict[str, pl.DataType] = {
+    "enrichment": pl.String(),
+    "provider": pl.String(),
+    "model_name": pl.String(),
+    "requests": pl.Int64(),
+    "billed": pl.Int64(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "cache_read_tokens": pl.Int64(),
+    "cache_write_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
+    "standard_usd": pl.Float64(),
+    "uncached_usd": pl.Float64(),
+}
+
+
+def spending_table(platform: Platform, *, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+    """What was spent on the results that came in within a time, by enrichment, provider and model (SPENDING_SCHEMA)."""
+    found = platform.ledger.spent_by_model(since=since, until=until)
+    rows = [
+        dict(zip(("enrichment", "provider", "model_name"), names, strict=True)) | asdict(spent)
+        for names, spent in found.items()
+    ]
+    return pl.DataFrame([{name: row[name] for name in SPENDING_SCHEMA} for row in rows], schema=SPENDING_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

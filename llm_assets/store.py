@@ -8,6 +8,7 @@
     enrichments/<name>/batches/<partition>/wave-01/<key>.<collector>.results.parquet
     enrichments/<name>/enriched/<partition>.parquet
     enrichments/<name>/failed/<partition>.parquet
+    spending/<day>.parquet
 
 Every file is plain Parquet (zstd) or JSON and can be read without this project. What a path means is known here
 and nowhere else.
@@ -50,6 +51,10 @@ class Store:
     def failed(self, enrichment: str, partition: str) -> str:
         """The table of failures of a partition."""
         return f"enrichments/{enrichment}/failed/{_segment(partition)}.parquet"
+
+    def spending(self, day: str) -> str:
+        """The table of what was spent on a day."""
+        return f"spending/{_segment(day)}.parquet"
 
     def plan(self, enrichment: str, partition: str, plan_id: str) -> str:
         """The table of what a partition wants."""

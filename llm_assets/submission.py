@@ -28,9 +28,11 @@ from llm_assets.errors import (
 from llm_assets.history import sent_fingerprints
 from llm_assets.platform import Platform
 from llm_assets.providers import FILE_NOT_VISIBLE, TOO_LARGE, Client
+from llm_assets.quota import ASKS_AGAIN, no_room
 from llm_assets.records import (
     Batch,
     Plan,
+    Quota,
     Reason,
     Shard,
     ShardState,
@@ -51,8 +53,9 @@ class Sent:
     rejected: int = 0
 
 
-def send_planned(platform: Platform, plan: Plan) -> Sent:
-    """Send the shards of a partition that are planned and due, unless the plan is held.
+def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None) -> Sent:
+    """Send the shards of a partition that are planned and due, unless the plan is held, as far as the provider's queue
+    has room for them.
 
     Raises SystemicError, after it has put the plan on hold, when the account or the model is refused.
     """
@@ -60,17 +63,31 @@ def send_planned(platform: Platform, plan: Plan) -> Sent:
     if plan.held:
         return sent
     now = platform.clock()
-    for shard in platform.ledger.shards(plan.enrichment, plan.partition):
+    shards = platform.ledger.shards(plan.enrichment, plan.partition)
+    for shard in sorted(shards, key=lambda shard: shard.charged_at or now):
         if shard.state is not ShardState.PLANNED or (shard.not_before and shard.not_before > now):
             continue
         if shard.charged_at is None:
             continue  # no budget has room for it yet
+        if quota and (reason := _no_room(platform, shard, quota)):
+            platform.ledger.waits(shard.key, reason, not_before=now + ASKS_AGAIN)
+            sent = replace(sent, later=sent.later + 1)
+            continue
         try:
             sent = _send(platform, shard, sent)
         except SystemicError as error:
             platform.ledger.hold(plan, f"{error.code}: {error}")
             raise
     return sent
+
+
+def _no_room(platform: Platform, shard: Shard, quota: Quota) -> str:
+    """Why a shard has to wait for the provider's queue. Two runs that ask at once may both be let in: the provider
+    refuses what is too much, and it is sent later.
+    """
+    others = platform.ledger.queue(shard.provider, quota.model_name)
+    refused = frozenset(other.key for other in others if other.past_batches and platform.had_no_room(other))
+    return no_room(shard, others, quota, refused, platform.clock())
 
 
 def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:

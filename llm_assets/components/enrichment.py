@@ -129,6 +129,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             day_budget_usd=_usd(self.budget.day_usd),
             project_day_budget_usd=_usd(spending.day_usd),
             reuse_days=self.reuse_days,
+            quota=spending.quota(self.provider, self.model_name),
             source=source,
         )
 
@@ -238,7 +239,7 @@ def _batches_asset(
                     retry_failed=config.retry_failed,
                     release_hold=WORK_TAG not in context.run.tags,
                 )
-                sent = send_planned(opened, plan)
+                sent = send_planned(opened, plan, enrichment.quota)
             except SystemicError as error:
                 raise dg.Failure(
                     description=f"Nothing more is sent until somebody acts: {error} Then materialize this again.",

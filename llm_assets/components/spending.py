@@ -1,13 +1,19 @@
-"""The component `Spending`: what models cost, and what a project may spend in a day. At most one in a project."""
+"""The component `Spending`: what models cost, what a project may spend in a day, and what it did. At most one."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
+from llm_assets.components.metadata import column_schema
+from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
 from llm_assets.prices import Price, PriceUnknown, declared_price
 from llm_assets.providers import NAMES
+from llm_assets.records import Quota
+from llm_assets.status import SPENDING_SCHEMA, spending_table
 
 
 class ModelPrice(dg.Model, dg.Resolvable):
@@ -25,20 +31,55 @@ class ModelPrice(dg.Model, dg.Resolvable):
     free: bool = False
 
 
+class ModelQuota(dg.Model, dg.Resolvable):
+    """How much a provider's queue holds at once: `requests`, or `tokens` that they read; of a model, or of all."""
+
+    provider: str
+    model_name: str | None = None
+    requests: int | None = None
+    tokens: int | None = None
+
+
 class Spending(dg.Component, dg.Model, dg.Resolvable):
-    """What may be spent on all enrichments together in a day (UTC), in US dollars, and prices of this project's own."""
+    """What may be spent on all enrichments together in a day (UTC), in US dollars, and prices of this project's own.
+
+    With a `start_date` there is the asset `spending`: what was spent since then, a partition a day.
+    """
 
     day_usd: float | None = None
     prices: Sequence[ModelPrice] = ()
+    quotas: Sequence[ModelQuota] = ()
+    start_date: str | None = None
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """No assets: enrichments read this."""
+        """The asset `spending`, where it is wanted; what else is declared here is read by enrichments."""
         found = context.component_tree.get_all_components(Spending)
         source = str(context.path)
         if len(found) > 1:
             raise DeclarationError(source, f"found {len(found)} Spending components; a project has at most one")
         self.declared(source)
-        return dg.Definitions()
+        self.check_quotas(source)
+        return dg.Definitions() if self.start_date is None else spending_definitions(self.start_date)
+
+    def check_quotas(self, source: str) -> None:
+        """Raise DeclarationError for a quota that is none."""
+        for each in self.quotas:
+            named = f"the quota of {each.provider}{f' {each.model_name}' if each.model_name else ''}"
+            if each.provider not in NAMES:
+                raise DeclarationError(source, f"{named}: the provider is unknown; there are {', '.join(NAMES)}")
+            if each.requests is None and each.tokens is None:
+                raise DeclarationError(source, f"{named} has neither `requests` nor `tokens`")
+            for unit, most in (("requests", each.requests), ("tokens", each.tokens)):
+                if most is not None and most < 1:
+                    raise DeclarationError(source, f"{named}: {unit} is {most}; it must be at least 1")
+
+    def quota(self, provider: str, model_name: str) -> Quota | None:
+        """The quota of a model, else the one of all models of its provider."""
+        of_model = [each for each in self.quotas if (each.provider, each.model_name) == (provider, model_name)]
+        of_all = [each for each in self.quotas if (each.provider, each.model_name) == (provider, None)]
+        for each in (*of_model, *of_all):
+            return Quota(each.model_name, each.requests, each.tokens)
+        return None
 
     def declared(self, source: str) -> dict[tuple[str, str], Price]:
         """The prices by provider and model. Raises DeclarationError for one that is none."""
@@ -63,3 +104,56 @@ class Spending(dg.Component, dg.Model, dg.Resolvable):
 def spending_of(context: dg.ComponentLoadContext) -> Spending:
     """What the project declares, or nothing in particular."""
     return next(iter(context.component_tree.get_all_components(Spending)), Spending())
+
+
+def spending_definitions(start_date: str) -> dg.Definitions:
+    """The asset `spending` and the schedule that fills it, an hour after each day (UTC) has ended."""
+    days = dg.DailyPartitionsDefinition(start_date=start_date)
+
+    @dg.asset(
+        key="spending",
+        partitions_def=days,
+        group_name="spending",
+        kinds={"parquet", "polars"},
+        description="What was spent on the results that came in on a day (UTC), by enrichment and model.",
+        metadata={"dagster/column_schema": column_schema(SPENDING_SCHEMA, _DESCRIPTIONS)},
+    )
+    def spending(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> dg.MaterializeResult[None]:
+        tag_process(context)
+        day = datetime.fromisoformat(context.partition_key).replace(tzinfo=UTC)
+        with platform.platform() as opened:
+            table = spending_table(opened, since=day, until=day + timedelta(days=1))
+            path = opened.store.spending(context.partition_key)
+            opened.store.write(path, table)
+        sums = table.select(pl.col(*_PLOTTED).sum()).row(0, named=True)
+        saved = {"saved_by_batch_usd": sums["standard_usd"] - sums["cost_usd"]}
+        rows = [dg.TableRecord({name: row[name] for name in _SHOWN}) for row in table.iter_rows(named=True)]
+        shown = dg.TableSchema(columns=[dg.TableColumn(name, str(SPENDING_SCHEMA[name])) for name in _SHOWN])
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": table.height,
+                **sums,
+                **saved,
+                "by_enrichment": dg.MetadataValue.table(rows, shown),
+                "table": path,
+            }
+        )
+
+    job = dg.define_asset_job("spending_daily", selection=dg.AssetSelection.assets("spending"))
+    schedule = dg.build_schedule_from_partitioned_job(
+        job, hour_of_day=1, default_status=dg.DefaultScheduleStatus.RUNNING
+    )
+    return dg.Definitions(assets=[spending], schedules=[schedule])
+
+
+_PLOTTED = ("requests", "billed", "input_tokens", "output_tokens", "cost_usd", "standard_usd")
+_SHOWN = ("enrichment", "model_name", "billed", "cost_usd", "standard_usd")
+_DESCRIPTIONS = {
+    "requests": "Requests whose results came in.",
+    "billed": "Those of them that the provider charged for.",
+    "cost_usd": "What they cost, in US dollars.",
+    "standard_usd": "What they would have cost in real time.",
+    "uncached_usd": "What they would have cost without the provider's prompt cache.",
+}

@@ -172,6 +172,11 @@ class Ledger:
         """The shards of all partitions that are not done, oldest first."""
         return self._rows(shards, Shard, shards.c.state.in_(ACTIVE))
 
+    def queue(self, provider: str, model_name: str | None) -> list[Shard]:
+        """The shards of all partitions that are planned or with this provider, for one model or for all."""
+        wanted = (shards.c.provider == provider) & shards.c.state.in_(ACTIVE)
+        return self._rows(shards, Shard, wanted & (shards.c.model_name == model_name if model_name else sa.true()))
+
     def known_batches(self, batch_ids: Iterable[str]) -> frozenset[str]:
         """Which of these batch ids belong to a shard already."""
         query = sa.select(shards.c.batch_id).where(shards.c.batch_id.in_(list(batch_ids)))
@@ -256,6 +261,12 @@ class Ledger:
         """
         facts: dict[str, Any] = {"owner": "", "not_before": not_before, "code": code, "message": message}
         self._advance(key, ShardState.PLANNED, of_owner=of_owner, of_batch=of_batch, leaves_batch=True, **facts)
+
+    def waits(self, key: str, message: str, *, not_before: datetime) -> None:
+        """A planned shard is not sent before a time; `message` says why."""
+        planned = (shards.c.key == key) & (shards.c.state == ShardState.PLANNED)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(planned).values(message=message, not_before=not_before))
 
     def forget_staged(self, key: str) -> None:
         """The staged file is of no use: the next claim uploads again."""

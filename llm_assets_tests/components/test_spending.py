@@ -1,0 +1,92 @@
+"""The component Spending: prices of one's own, the project's budget, quotas, and the asset of what was spent."""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+from llm_assets.components.resources import PlatformResource
+from llm_assets.platform import Platform
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+from llm_assets_tests.platforms import Time, labels, run
+
+FREE = {"provider": "openai", "model_name": "mine", "free": True}
+
+
+def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions:
+    with create_defs_folder_sandbox() as sandbox:
+        for name, kind, attributes in (
+            ("reviews", "Documents", DOCUMENTS),
+            ("topic", "Enrichment", ENRICHMENT | enrichment),
+            ("spending", "Spending", spending),
+        ):
+            there = sandbox.defs_folder_path / name
+            there.mkdir()
+            declared = {"type": f"llm_assets.components.{kind}", "attributes": attributes}
+            (there / "defs.yaml").write_text(yaml.safe_dump(declared))
+        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
+        with sandbox.build_all_defs() as definitions:
+            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
+
+
+@pytest.mark.parametrize(
+    ("spending", "enrichment", "problem"),
+    [
+        pytest.param({"day_usd": -1}, {}, "day_usd is -1.0; it must be above 0", id="negative-project-budget"),
+        pytest.param({"day_usd": "20 EUR"}, {}, "valid number", id="currency"),
+        pytest.param({}, {"budget": {"partition_usd": -5}}, "budget.partition_usd is -5.0; it must", id="negative"),
+        pytest.param({}, {"budget": {"day_usd": 0}}, "budget.day_usd is 0.0; it must be above 0", id="zero"),
+        pytest.param({}, {"budget": {"week_usd": 1}}, "week_usd", id="unknown-period"),
+        pytest.param({}, {"model_name": "claude-99"}, "the price list has no model 'claude-99'", id="vanished-model"),
+        pytest.param(
+            {"prices": [{"provider": "openai", "model_name": "m", "batch": {"input": "cheap", "output": 1}}]},
+            {},
+            "the price of openai m: `batch.input` is 'cheap'; write US dollars",
+            id="price-that-is-none",
+        ),
+        pytest.param(
+            {"prices": [{"provider": "openai", "model_name": "m"}]}, {}, "a price is `free: true`", id="empty-price"
+        ),
+        pytest.param({"prices": [FREE, FREE]}, {}, "the price of openai mine is declared twice", id="price-twice"),
+        pytest.param(
+            {"prices": [FREE | {"provider": "opnai"}]}, {}, "the provider is unknown; there are", id="unknown-provider"
+        ),
+        pytest.param({"quotas": [{"provider": "openai"}]}, {}, "neither `requests` nor `tokens`", id="empty-quota"),
+        pytest.param(
+            {"quotas": [{"provider": "openai", "tokens": 0}]}, {}, "tokens is 0; it must be at least 1", id="zero-quota"
+        ),
+    ],
+)
+def test_bad_declarations(spending: dict[str, Any], enrichment: dict[str, Any], problem: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (Dagster wraps it)
+        load(spending, enrichment)
+    assert any(problem in message for message in causes(caught.value)), list(causes(caught.value))
+
+
+def test_a_model_of_ones_own_is_declared_free() -> None:
+    definitions = load({"prices": [FREE]}, {"provider": "openai", "model_name": "mine"})
+    assert definitions.get_assets_def(dg.AssetKey(["topic", "batches"]))
+
+
+def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    time.offset = timedelta(days=-1)  # there are partitions for days that are over
+    progress = run(empty, labels("openai"), ["good", "bad", "so-so"])
+    day = empty.clock().date().isoformat()
+    monkeypatch.setenv("LLM_ASSETS_ROOT", str(empty.store.root))
+    definitions = load({"start_date": day}, {})
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [definitions.get_assets_def("spending")],
+            partition_key=day,
+            instance=instance,
+            resources={"platform": PlatformResource()},
+        )
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["cost_usd"].value == pytest.approx(progress.spent.cost_usd)
+    assert metadata["billed"].value == 3
+    table = empty.store.scan(empty.store.spending(day)).collect()
+    assert table.select("enrichment", "provider", "billed").rows() == [("labels", "openai", 3)]

@@ -1,0 +1,123 @@
+"""A provider's queue holds so much: what does not fit waits its turn, and nobody overtakes."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from llm_assets.collection import collect_partition
+from llm_assets.enrichment import Enrichment
+from llm_assets.planning import plan_partition
+from llm_assets.platform import Platform
+from llm_assets.quota import no_room
+from llm_assets.records import Quota, Shard, ShardLimits, ShardState
+from llm_assets.submission import send_planned
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import P, Time, enriched, finish, labels, write_documents
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+MINE = Shard(
+    key="mine",
+    enrichment="labels",
+    partition=P,
+    wave=1,
+    provider="openai",
+    endpoint="/v1/responses",
+    requests=10,
+    bytes=1000,
+    tokens=250,
+    path="mine",
+    charged_at=NOW,
+)
+QUEUED = replace(MINE, key="queued", state=ShardState.SUBMITTED, requests=90, tokens=9_750)
+OLDER = replace(MINE, key="older", charged_at=NOW - timedelta(minutes=1))
+
+
+@pytest.mark.parametrize(
+    ("others", "quota", "refused", "reason"),
+    [
+        pytest.param([], Quota(requests=5), [], "", id="an-empty-queue-takes-anything"),
+        pytest.param([QUEUED], Quota(requests=100), [], "", id="it-just-fits"),
+        pytest.param(
+            [QUEUED],
+            Quota(requests=99),
+            [],
+            "the quota is 99 queued requests, 90 are queued and this has 10",
+            id="too-many-requests",
+        ),
+        pytest.param([QUEUED], Quota(tokens=10_000), [], "", id="tokens-fit"),
+        pytest.param(
+            [QUEUED],
+            Quota(tokens=9_999),
+            [],
+            "the quota is 9,999 queued tokens, 9,750 are queued and this has 250",
+            id="too-many-tokens",
+        ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW)],
+            Quota(requests=100),
+            [],
+            "others wait longer for room in the provider's queue",
+            id="no-overtaking",
+        ),
+        pytest.param([OLDER], Quota(requests=100), [], "", id="who-never-asked-does-not-wait"),
+        pytest.param(
+            [replace(OLDER, not_before=NOW - timedelta(hours=1))], Quota(requests=100), [], "", id="who-asks-no-more"
+        ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW, charged_at=NOW + timedelta(minutes=1))],
+            Quota(requests=100),
+            [],
+            "",
+            id="who-came-later",
+        ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW + timedelta(minutes=1), charged_at=NOW + timedelta(minutes=1))],
+            Quota(requests=100),
+            ["older"],
+            "the provider's queue is full: it refused another batch for lack of room",
+            id="a-refused-batch-closes-the-queue",
+        ),
+    ],
+)
+def test_room_in_the_queue(others: list[Shard], quota: Quota, refused: list[str], reason: str) -> None:
+    assert no_room(MINE, others, quota, frozenset(refused), NOW) == reason
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_what_does_not_fit_is_sent_when_there_is_room(
+    empty: Platform, emulator: Emulator, time: Time, provider: str
+) -> None:
+    enrichment = replace(labels(provider), limits=ShardLimits(10, 1_000_000), quota=Quota(requests=30))
+    names = (P, "2026-11-02")
+    for name in names:
+        write_documents(empty, [f"{name} {number}" for number in range(40)], name)
+    emulator.hold(True)
+    for name in names:
+        send(empty, enrichment, name)
+    # Shards differ a little in size where that tells them apart.
+    assert in_the_queue(empty, enrichment) in (3, 4)
+    assert not any(shard.submitted_at for shard in empty.ledger.shards(enrichment.name, names[1]))
+    emulator.hold(False)
+    for _ in range(20):
+        for name in names:
+            send(empty, enrichment, name)
+            assert sum(s.requests for s in empty.ledger.queue(provider, None) if s.state is ShardState.SUBMITTED) <= 30
+            finish_sent(empty, enrichment, name)
+        time.passes(minutes=10)
+    for name in names:
+        finish(empty, enrichment, name)
+        assert enriched(empty, enrichment, name).height == 40
+    assert emulator.accounting()["billed"] == 80
+
+
+def send(platform: Platform, enrichment: Enrichment, partition: str) -> None:
+    send_planned(platform, plan_partition(platform, enrichment, partition), enrichment.quota)
+
+
+def in_the_queue(platform: Platform, enrichment: Enrichment) -> int:
+    return sum(s.state is ShardState.SUBMITTED for s in platform.ledger.queue(enrichment.provider, None))
+
+
+def finish_sent(platform: Platform, enrichment: Enrichment, partition: str) -> None:
+    collect_partition(platform, enrichment, partition)
