@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,8 +30,17 @@ from llm_assets import console
 from llm_assets.demo import HOST, POLL_SECONDS, ROOT, Demo, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
+from llm_assets.preview import ask_some, outlook
 from llm_assets.reconciliation import Decision, decide, open_claims
-from llm_assets.status import Outcome, PartitionStatus, outcome, statuses, together, tokens_so_far
+from llm_assets.status import (
+    Outcome,
+    PartitionStatus,
+    outcome,
+    spending_table,
+    statuses,
+    together,
+    tokens_so_far,
+)
 
 app = typer.Typer(
     help="Tables of documents in, tables of answers out, through batch APIs.",
@@ -96,6 +106,57 @@ def status(
     out.print(console.status_table(found, out.width))
     for line in console.held_lines(found):
         out.print(line)
+
+
+@app.command()
+def preview(
+    name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
+    partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
+    count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many documents to ask about.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about a few documents in real time, and show what all of them would cost. Nothing is sent as a batch.
+
+    What is asked here is paid at the standard price, and its answers are shown and not kept.
+    """
+    err = _console(stderr=True)
+    with _errors_exit(_MISUSED), err.status("Loading definitions"):
+        from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
+
+        target = find_target(name, partition)
+    with _platform() as platform, _errors_exit(_FAILED):
+        with open_instance() as instance:
+            Foreground(target, platform, instance, poll_seconds=1, on_problem=_complain).read_documents()
+        ahead = outlook(platform, target.declared, partition)
+        answers = ask_some(platform, target.declared, partition, count) if count else []
+    if as_json:
+        _print_json({"outlook": asdict(ahead), "answers": [asdict(each) for each in answers]})
+        return
+    out = _console()
+    if answers:
+        out.print(console.titled(f"{name} {partition}: asked now", console.preview_table(answers)))
+    out.print(console.titled("All of it, as a batch", console.facts_table(console.outlook_facts(ahead))))
+
+
+@app.command()
+def cost(
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="From this day on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Up to and with this day.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was spent, by enrichment and model, from the ledger: on results that came in within the days."""
+    with _errors_exit(_FAILED), _platform() as platform:
+        table = spending_table(
+            platform,
+            since=since and since.replace(tzinfo=UTC),
+            until=until and until.replace(tzinfo=UTC) + timedelta(days=1),
+        )
+    if as_json:
+        _print_json({"spending": table.to_dicts()})
+    elif table.is_empty():
+        _console().print("Nothing was spent.", markup=False)
+    else:
+        _console().print(console.spending_table(table.to_dicts()))
 
 
 @app.command()
@@ -299,6 +360,7 @@ def _outcome_facts(done: Outcome, seconds: float) -> dict[str, str]:
         "waves": console.number(done.waves),
         "tokens in": console.number(done.input_tokens),
         "tokens out": console.number(done.output_tokens),
+        "cost": console.usd(done.cost_usd),
         "wall time": console.duration(seconds),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from llm_assets.preview import Answered, Outlook
 from llm_assets.reconciliation import OpenClaim
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
@@ -73,6 +75,82 @@ def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Tab
         totals = _total_cells(statuses)
         found.add_row(*(totals[index] for index in shown), style="bold")
     return found
+
+
+def usd(value: float) -> str:
+    """US dollars: to the cent, or to the first two digits that say something."""
+    places = 2 if value >= 1 or value <= 0 else 1 - math.floor(math.log10(value))
+    return f"${value:,.{max(2, places)}f}"
+
+
+def spending_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What was spent: a row for each enrichment and model (status.SPENDING_SCHEMA), and the totals."""
+    found = table()
+    for name in ("enrichment", "model"):
+        found.add_column(name, overflow="fold")
+    for name in ("requests", "billed", "tokens in", "cached", "tokens out", "cost", "in real time"):
+        found.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        found.add_row(row["enrichment"], row["model_name"], *_spending_cells([row]))
+    if len(rows) > 1:
+        found.add_section()
+        found.add_row("total", "", *_spending_cells(rows), style="bold")
+    return found
+
+
+def _spending_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    total = {name: sum(row[name] for row in rows) for name in rows[0] if isinstance(rows[0][name], int | float)}
+    cached = f"{total['cache_read_tokens'] / total['input_tokens']:.0%}" if total["input_tokens"] else ""
+    return [
+        number(total["requests"]),
+        number(total["billed"]),
+        number(total["input_tokens"]),
+        cached,
+        number(total["output_tokens"]),
+        usd(total["cost_usd"]),
+        usd(total["standard_usd"]),
+    ]
+
+
+def preview_table(answers: Sequence[Answered]) -> Table:
+    """A row for each document that was asked about: the answer, or why there is none."""
+    found = table()
+    found.expand = True
+    found.add_column("document", no_wrap=True)
+    found.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    found.add_column("answer", overflow="fold", ratio=1)
+    found.add_column("tokens", justify="right", no_wrap=True)
+    found.add_column("cost", justify="right", no_wrap=True)
+    for each in answers:
+        said = ", ".join(f"{name}: {value}" for name, value in (each.answer or {}).items())
+        answer = Text(said, "green") if not each.reason else Text(f"{each.reason}: {each.message}", "red")
+        tokens = f"{each.usage.input_tokens:,} + {each.usage.output_tokens:,}"
+        found.add_row(each.document_id, Text(" ".join(each.text.split())), answer, tokens, usd(each.standard_usd))
+    return found
+
+
+def outlook_facts(ahead: Outlook) -> dict[str, str]:
+    """What a partition would take, line by line."""
+    expected = ahead.forecast
+    learned = f"{ahead.evidence:,} earlier requests" if ahead.evidence else "a guess: no earlier requests"
+    facts = {
+        "documents": number(ahead.documents),
+        "requests to send": number(expected.requests),
+        "answered or waiting already": number(ahead.settled),
+        "answered in other partitions": number(ahead.reused),
+        "tokens in, about": number(expected.input_tokens),
+        "tokens out, about": number(expected.output_tokens),
+        "cost, about": usd(expected.usd),
+        "with retries, about": usd(expected.usd * ahead.retries),
+        "at most": usd(expected.at_most_usd),
+        "in real time, about": usd(expected.standard_usd),
+        "judged by": learned,
+    }
+    if ahead.failed_before:
+        facts["cannot be asked"] = number(ahead.failed_before)
+    if ahead.hours is not None:
+        facts["batches took lately"] = duration(ahead.hours * 3600)
+    return facts
 
 
 def claims_table(claims: Sequence[OpenClaim]) -> Table:
@@ -158,6 +236,7 @@ def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, flo
         found.add_column(name, justify="right", overflow="fold")
     for name in ("documents", "enriched", "failed", "waves", "input_tokens", "output_tokens"):
         found.add_row(name.replace("_", " "), *(number(getattr(done, name)) for done in outcomes.values()))
+    found.add_row("cost", *(usd(done.cost_usd) for done in outcomes.values()))
     rates = (accuracies.get(name) for name in outcomes)
     found.add_row("accuracy", *("" if rate is None else f"{rate:.1%}" for rate in rates))
     return found

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from llm_assets.components.enrichment import ENRICHMENT_TAG, asset_key
+from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
 from llm_assets.definitions import defs
+from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
@@ -37,6 +38,7 @@ class Target:
     provider: str
     documents: dg.AssetKey
     job: dg.JobDefinition = field(repr=False)
+    declared: Enrichment = field(repr=False)
 
     @property
     def batches(self) -> dg.AssetKey:
@@ -67,6 +69,7 @@ def find_target(enrichment: str, partition: str) -> Target:
         provider=str(batches.metadata["provider"]),
         documents=next(iter(batches.parent_keys)),
         job=definitions.resolve_implicit_global_asset_job_def(),
+        declared=DECLARED[enrichment],
     )
 
 
@@ -117,6 +120,10 @@ class Foreground:
             self._tell_of_unsent()
             before = status.step
         yield status
+
+    def read_documents(self) -> None:
+        """Materialize the partition's documents. Raises LLMAssetsError when that fails."""
+        self._materialize(self.target.documents)
 
     def plan(self) -> Plan:
         """The partition's plan, which there is once its batches were materialized."""

@@ -192,6 +192,20 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     return digest.hexdigest()
 
 
+def document_slices(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[pl.DataFrame]:
+    """The documents of a partition. Raises StoreError when they were not materialized."""
+    path = platform.store.documents(enrichment.documents, partition)
+    # The first slice has no rows: a partition without documents has a plan with all its columns too.
+    yield platform.store.scan(path).head(0).collect()
+    yield from read_documents(platform.store.local(path), SLICE_ROWS)
+
+
+def settled_requests(platform: Platform, enrichment: Enrichment, partition: str) -> set[str]:
+    """The requests of a partition that the next wave leaves out: answered, waiting, or failed for good."""
+    current = platform.ledger.plan(enrichment.name, partition)
+    return _known(platform, enrichment, partition, current.rounds if current else 1, without=())[0]
+
+
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
     """What the next requests of an enrichment will use, by its own of the last weeks."""
     since = platform.clock() - _EVIDENCE_AGE
@@ -199,7 +213,7 @@ def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
     return estimate_from(history, enrichment.max_tokens)
 
 
-def _answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
+def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
     """The answers of the enrichment's other partitions that are young enough to be taken."""
     oldest = platform.clock() - timedelta(days=enrichment.reuse_days)
     collected = platform.ledger.collected_since(enrichment.name, oldest) if enrichment.reuse_days else []
@@ -220,7 +234,7 @@ class _Draft:
         self._slices: list[pl.DataFrame] = []
         self._digest = hashlib.blake2b(digest_size=16)
         self._written: list[Path] = []
-        self._elsewhere = _answers_elsewhere(platform, enrichment, partition)
+        self._elsewhere = answers_elsewhere(platform, enrichment, partition)
         self._taken: list[pl.Series] = []
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
@@ -228,7 +242,7 @@ class _Draft:
     def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
         """Read the documents by slices and pack each request that is not settled, once."""
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
-        for documents in self._documents():
+        for documents in document_slices(self._platform, self._enrichment, self._partition):
             rendered = renderer.render(documents)
             self._slices.append(rendered.plan)
             self._digest.update(rendered.plan.write_ndjson().encode())
@@ -295,13 +309,6 @@ class _Draft:
         shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
         no_room = [shard for shard in shards if shard.collected_at and self._platform.had_no_room(shard)]
         return min((shard.requests for shard in no_room), default=None)
-
-    def _documents(self) -> Iterator[pl.DataFrame]:
-        store = self._platform.store
-        path = store.documents(self._enrichment.documents, self._partition)
-        # The first slice has no rows: a partition without documents has a plan with all its columns too.
-        yield store.scan(path).head(0).collect()
-        yield from read_documents(store.local(path), SLICE_ROWS)
 
     def _stem(self, key: str) -> str:
         return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)

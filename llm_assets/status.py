@@ -121,7 +121,8 @@ def spending_table(platform: Platform, *, since: datetime | None = None, until: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a published partition, or of several: documents, waves, tokens of all attempts, and the tables.
+    """What came of a published partition, or of several: documents, waves, tokens and US dollars of all attempts, and
+    the tables.
 
     `failures` counts documents by reason, the most frequent first.
     """
@@ -132,6 +133,7 @@ class Outcome:
     waves: int
     input_tokens: int
     output_tokens: int
+    cost_usd: float
     failures: dict[str, int]
     tables: tuple[Path, ...]
 
@@ -140,7 +142,7 @@ def outcome(store: Store, plan: Plan) -> Outcome:
     """What came of a published partition, read from its tables."""
     paths = (store.enriched(plan.enrichment, plan.partition), store.failed(plan.enrichment, plan.partition))
     enriched, failed = (
-        store.scan(path).select(pl.len(), pl.col("input_tokens", "output_tokens").sum()).collect().row(0)
+        store.scan(path).select(pl.len(), pl.col("input_tokens", "output_tokens", "cost_usd").sum()).collect().row(0)
         for path in paths
     )
     reasons = store.scan(paths[1]).select("reason").collect()["reason"].to_list()
@@ -151,6 +153,7 @@ def outcome(store: Store, plan: Plan) -> Outcome:
         waves=plan.wave,
         input_tokens=enriched[1] + failed[1],
         output_tokens=enriched[2] + failed[2],
+        cost_usd=enriched[3] + failed[3],
         failures=dict(Counter(reasons).most_common()),
         tables=tuple(store.local(path) for path in paths),
     )
@@ -169,6 +172,7 @@ def together(outcomes: Iterable[Outcome]) -> Outcome:
         waves=max((each.waves for each in found), default=0),
         input_tokens=sum(each.input_tokens for each in found),
         output_tokens=sum(each.output_tokens for each in found),
+        cost_usd=sum(each.cost_usd for each in found),
         failures=dict(failures.most_common()),
         tables=tuple(path for each in found for path in each.tables),
     )

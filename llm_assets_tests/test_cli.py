@@ -274,3 +274,36 @@ def test_a_refused_account_ends_the_run_with_its_reason(tmp_path: Path) -> None:
         assert partition["held"] in " ".join(refused("status").stdout.split())
     finally:
         service.stop()
+
+
+def test_a_preview_asks_a_few_and_says_what_all_would_cost(here: Shell, emulator: int) -> None:
+    before = orjson.loads(get(emulator, ACCOUNTING))
+
+    found = here.json("preview", "review_sentiment_openai", "--partition", "2026-11-02", "-n", "3")
+
+    assert orjson.loads(get(emulator, ACCOUNTING))["batches"] == before["batches"]
+    assert [set(answer["answer"]) for answer in found["answers"]] == [{"sentiment"}] * 3
+    assert all(answer["standard_usd"] > 0 for answer in found["answers"])
+    ahead = found["outlook"]
+    assert ahead["documents"] == ahead["forecast"]["requests"] == 43
+    assert 0 < ahead["forecast"]["usd"] < ahead["forecast"]["standard_usd"]
+    assert ahead["forecast"]["usd"] < ahead["forecast"]["at_most_usd"]
+
+
+def test_a_preview_leaves_out_what_is_answered(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    done = here("preview", "review_sentiment", "--partition", PARTITION, "-n", "0")
+
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "requests to send 0 answered or waiting already 42" in shown
+    assert "cannot be asked 1" in shown
+    assert "judged by 4" in shown  # earlier requests: those that were billed
+
+
+def test_cost_says_what_was_spent(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    (row,) = here.json("cost")["spending"]
+    assert (row["enrichment"], row["model_name"]) == ("review_sentiment", "claude-haiku-5-5")
+    assert row["cost_usd"] == pytest.approx(json.loads(ran.stdout)["cost_usd"])
+    assert here.json("cost", "--until", "2020-01-01")["spending"] == []
+    assert "claude-haiku-5-5" in here("cost").stdout

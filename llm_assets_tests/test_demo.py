@@ -113,7 +113,15 @@ def test_80_columns_hold_every_cell_of_the_tables() -> None:
         for day in PARTITIONS
     ]
     done = Outcome(
-        documents=129, enriched=127, failed=2, waves=2, input_tokens=57575, output_tokens=896, failures={}, tables=()
+        documents=129,
+        enriched=127,
+        failed=2,
+        waves=2,
+        input_tokens=57575,
+        output_tokens=896,
+        cost_usd=0.0031,
+        failures={},
+        tables=(),
     )
     out = Console(width=80, file=StringIO(), record=True)
 

@@ -109,6 +109,7 @@ def test_outcomes_add_up_and_the_longest_counts_its_waves() -> None:
         waves=1,
         input_tokens=30,
         output_tokens=4,
+        cost_usd=0.25,
         failures={"refusal": 1},
         tables=(Path("a"),),
     )
@@ -117,7 +118,7 @@ def test_outcomes_add_up_and_the_longest_counts_its_waves() -> None:
     both = together([one, other])
 
     assert (both.documents, both.enriched, both.failed, both.waves) == (6, 4, 2, 3)
-    assert (both.input_tokens, both.output_tokens) == (60, 8)
+    assert (both.input_tokens, both.output_tokens, both.cost_usd) == (60, 8, 0.5)
     assert list(both.failures.items()) == [("expired", 4), ("refusal", 2)]
     assert both.tables == (Path("a"), Path("b"))
     assert together([]).documents == 0

@@ -37,6 +37,8 @@ from llm_assets.retention import sweep
 from llm_assets.submission import send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
+# What this process has loaded, by name: for commands that act without materializing anything.
+DECLARED: dict[str, Declared] = {}
 
 
 class Limits(dg.Model, dg.Resolvable):
@@ -188,6 +190,7 @@ def enrichment_definitions(
     sent.
     """
     enrichment.check(documents.schema)
+    DECLARED[enrichment.name] = enrichment
     batches = _batches_asset(enrichment, partitions, owners)
     tables = _tables_asset(enrichment, documents, partitions, description, owners)
     checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))

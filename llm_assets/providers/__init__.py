@@ -74,6 +74,10 @@ class Client(Protocol):
         """
         ...
 
+    def ask(self, body: bytes) -> bytes:
+        """One request in real time, at the standard price: exactly one POST. Returns a result line like a batch's."""
+        ...
+
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when the provider does not know it."""
         ...

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx2
-from anthropic import Anthropic, AnthropicError, APIStatusError, Stream, omit
+from anthropic import Anthropic, AnthropicError, APIStatusError, RequestOptions, Stream, omit
 from anthropic.types.messages import MessageBatch
 
 from llm_assets.errors import NotThere, ProviderError, SystemicError
@@ -28,6 +28,7 @@ from llm_assets.providers.bodies import (
 )
 from llm_assets.providers.schemas import FORMATS, KEYWORDS, Subset, nodes, problems, recursions
 from llm_assets.providers.wire import (
+    ASKED,
     DOWNLOAD_TIMEOUT,
     READ_TIMEOUT,
     UPLOAD_TIMEOUT,
@@ -195,6 +196,13 @@ class AnthropicClient:
                     options={"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False},
                 )
             )
+
+    def ask(self, body: bytes) -> bytes:
+        """POST one message, and give its reply the form of a result line."""
+        with _asking("ask", Effect.PAID):
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False}
+            reply = self._sdk.post(ENDPOINT, cast_to=httpx2.Response, content=body, options=options)
+            return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (ASKED, reply.content)
 
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when Anthropic does not know it, as just after `create`."""

@@ -41,6 +41,7 @@ from llm_assets.providers.schemas import (
     resolved,
 )
 from llm_assets.providers.wire import (
+    ASKED,
     DOWNLOAD_TIMEOUT,
     MESSAGE_CHARACTERS_MAX,
     READ_TIMEOUT,
@@ -237,6 +238,14 @@ class OpenAIClient:
     def close(self) -> None:
         """Close the connections."""
         self._sdk.close()
+
+    def ask(self, body: bytes) -> bytes:
+        """POST one request to the endpoint, and give its reply the form of a result line."""
+        with _asking("ask", Effect.PAID):
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False}
+            path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
+            reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
+            return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, reply.content)
 
     def stage(self, shard: Path) -> str | None:
         """Upload the shard from the open file; returns its file id. OpenAI keeps it for 30 days."""

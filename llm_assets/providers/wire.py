@@ -38,6 +38,8 @@ UPLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=600.0, write=120.0, pool=5.0)
 DOWNLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
 
 MESSAGE_CHARACTERS_MAX = 200
+# The custom_id of a request that went without a batch.
+ASKED = b"ask"
 # A header that asks for more is nonsense, and would break who calculates with it.
 _RETRY_AFTER_S_MAX = 86_400.0
 

@@ -1,0 +1,159 @@
+"""A few documents asked in real time, and what all of them would cost: the dry run that catches a broken prompt.
+
+Nothing is planned, and nothing is written. What is asked here is paid at the standard price and is in no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import median
+from typing import Any
+
+import orjson
+import polars as pl
+
+from llm_assets.answers import judge
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import RequestRejected
+from llm_assets.forecast import Forecast, forecast
+from llm_assets.planning import answers_elsewhere, document_slices, estimate_requests, settled_requests
+from llm_assets.platform import Platform
+from llm_assets.prices import standard_usd
+from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage
+from llm_assets.requests import Renderer
+
+_AT_ONCE = 4
+_CUSTOM_ID_LENGTH = 45
+_LATELY = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A document and what came of asking about it. `answer` is what was said when it obeys the schema; `text` is never
+    for a log.
+    """
+
+    document_id: str
+    text: str
+    answer: dict[str, Any] | None
+    reason: str
+    message: str
+    usage: Usage
+    standard_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a partition would take. `settled` requests are answered or waiting already, `reused` have their answer in
+    another partition; the forecast is of the rest.
+
+    `evidence` counts the requests that it was learned from (0: a guess), `retries` is how many requests were sent for
+    each that was wanted, and `hours` how long batches took lately, None when there were none.
+    """
+
+    documents: int
+    failed_before: int
+    settled: int
+    reused: int
+    forecast: Forecast
+    evidence: int
+    retries: float
+    hours: float | None
+
+
+def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlook:
+    """What a partition would take if it were materialized now. Its documents come from the store."""
+    dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+    renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
+    around = len(dialect.line("-" * _CUSTOM_ID_LENGTH, b"")) + len(dialect.shard_format.separator)
+    elsewhere = answers_elsewhere(platform, enrichment, partition)
+    already = settled_requests(platform, enrichment, partition)
+    documents = failed = settled = reused = 0
+    lengths: list[int] = []
+    seen: set[str] = set()
+    for slice_ in document_slices(platform, enrichment, partition):
+        rendered = renderer.render(slice_)
+        fingerprints = rendered.plan["fingerprint"]
+        documents += fingerprints.len()
+        failed += fingerprints.null_count()
+        known = set(fingerprints.filter(elsewhere.known(fingerprints)))
+        for fingerprint, body in rendered.bodies.items():
+            if fingerprint in seen:
+                continue
+            seen.add(fingerprint)
+            if fingerprint in already:
+                settled += 1
+            elif fingerprint in known:
+                reused += 1
+            else:
+                lengths.append(len(body) + around)
+    estimate = estimate_requests(platform, enrichment)
+    price = enrichment.price_at(platform.clock())
+    lately = platform.ledger.collected_since(enrichment.name, platform.clock() - _LATELY)
+    sent = [shard for shard in lately if shard.wave and shard.model_name == enrichment.model_name]
+    first = sum(shard.requests for shard in sent if shard.wave == 1)
+    took = [(s.ended_at - s.submitted_at).total_seconds() / 3600 for s in sent if s.ended_at and s.submitted_at]
+    return Outlook(
+        documents=documents,
+        failed_before=failed,
+        settled=settled,
+        reused=reused,
+        forecast=forecast(pl.Series(lengths, dtype=pl.Int64), estimate, price, enrichment.max_tokens),
+        evidence=estimate.evidence,
+        retries=sum(shard.requests for shard in sent) / first if first else 1.0,
+        hours=median(took) if took else None,
+    )
+
+
+def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: int) -> list[Answered]:
+    """Ask about the first `count` documents that can be asked, a few at once. Raises ProviderError."""
+    client = platform.client(enrichment.provider, enrichment.endpoint)
+
+    def answer(one: tuple[str, str, bytes]) -> Answered:
+        document_id, text, body = one
+        dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+        try:
+            result = judge(dialect.result(client.ask(body)), enrichment.output)
+        except RequestRejected as error:
+            result = Result("", reason=Reason.INVALID_REQUEST, provider_type=error.code, message=str(error))
+        return _answered(platform, enrichment, document_id, text, result)
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(threads.map(answer, _first(platform, enrichment, partition, count)))
+
+
+def _first(platform: Platform, enrichment: Enrichment, partition: str, count: int) -> list[tuple[str, str, bytes]]:
+    """Id, text and request of the first documents that can be asked."""
+    found: list[tuple[str, str, bytes]] = []
+    for document, body in _requests(platform, enrichment, partition):
+        found.append((str(document[DOCUMENT_ID]), str(document[TEXT]), body))
+        if len(found) == count:
+            break
+    return found
+
+
+def _requests(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+    renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
+    for documents in document_slices(platform, enrichment, partition):
+        for one in documents.iter_slices(1):
+            for body in renderer.render(one).bodies.values():
+                yield one.row(0, named=True), body
+
+
+def _answered(platform: Platform, enrichment: Enrichment, document_id: str, text: str, result: Result) -> Answered:
+    usage = result.usage
+    tokens = pl.DataFrame({name: [getattr(usage, name)] for name in usage.__dataclass_fields__})
+    price = enrichment.price_at(platform.clock())
+    return Answered(
+        document_id=document_id,
+        text=text,
+        answer=orjson.loads(result.text) if result.reason is None and result.text else None,
+        reason=result.reason or "",
+        message=result.message,
+        usage=usage,
+        standard_usd=tokens.select(standard_usd(price)).item(),
+    )
