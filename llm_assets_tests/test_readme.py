@@ -32,7 +32,7 @@ OURS = [line for line in COMMANDS if line.startswith("llm-assets ")]
 
 def test_the_readme_shows_the_two_commands_and_how_to_run_a_partition() -> None:
     assert {"make demo", "make dev", "make test"} <= set(MAKE)
-    assert [line.split()[1] for line in OURS] == ["run", "status", "reconcile"]
+    assert [line.split()[1] for line in OURS] == ["run", "status", "preview", "cost", "reconcile"]
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -49,24 +49,28 @@ def test_our_commands_run_as_they_are_shown(emulator: Emulator, tmp_path: Path) 
         "LLM_ASSETS_ROOT": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    shown = []
+    shown = {}
     for command in OURS:
         done = subprocess.run(
             [*shlex.split(command), "--json"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        shown.append(json.loads(done.stdout))
-    _, status, open_claims = shown
-    assert "review_sentiment" in json.dumps(status)
-    assert open_claims == {"claims": []}
+        shown[command.split()[1]] = json.loads(done.stdout)
+    assert "review_sentiment" in json.dumps(shown["status"])
+    assert len(shown["preview"]["answers"]) == 5
+    assert [row["enrichment"] for row in shown["cost"]["spending"]] == ["review_sentiment"]
+    assert shown["reconcile"] == {"claims": []}
 
 
 def test_the_enrichment_and_the_documents_that_it_teaches_load() -> None:
-    enrichment, documents = blocks("yaml")
+    enrichment, documents, spending = sorted(blocks("yaml"), key=_kind)
+    (budget,) = [block for block in blocks("") if block.startswith("budget:")]
+    enrichment += "".join(f"  {line}\n" for line in budget.splitlines())
     (prompt,) = [block for block in blocks("") if block.startswith("system:")]
     reviews = (ROOT / "llm_assets" / "defs" / "reviews" / "defs.yaml").read_text()
     with create_defs_folder_sandbox() as sandbox:
-        for name, text in (("reviews", reviews), ("topic", enrichment), ("tickets", documents)):
+        declared = {"reviews": reviews, "topic": enrichment, "tickets": documents, "spending": spending}
+        for name, text in declared.items():
             (sandbox.defs_folder_path / name).mkdir()
             (sandbox.defs_folder_path / name / "defs.yaml").write_text(text)
         (sandbox.defs_folder_path / "topic" / yaml.safe_load(enrichment)["attributes"]["prompt"]).write_text(prompt)
@@ -75,6 +79,13 @@ def test_the_enrichment_and_the_documents_that_it_teaches_load() -> None:
             specs = dg.Definitions.merge(definitions, platform).resolve_all_asset_specs()
     keys = {spec.key.to_user_string() for spec in specs}
     assert {"documents/tickets", "review_topic/batches", "review_topic/enriched", "review_topic/failed"} <= keys
+    assert "spending" in keys
+
+
+def _kind(declaration: str) -> int:
+    """Enrichment, Documents, Spending: the order in which the test takes them."""
+    kinds = ("Enrichment", "Documents", "Spending")
+    return kinds.index(yaml.safe_load(declaration)["type"].rpartition(".")[2])
 
 
 def test_every_file_and_variable_it_names_exists() -> None:
