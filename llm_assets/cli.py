@@ -31,7 +31,8 @@ from llm_assets.demo import HOST, POLL_SECONDS, ROOT, Demo, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, outlook
-from llm_assets.reconciliation import Decision, decide, open_claims
+from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
+from llm_assets.reconciliation import take_over as do_take_over
 from llm_assets.status import (
     Outcome,
     PartitionStatus,
@@ -94,17 +95,21 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show where every partition is, from the ledger; no provider is asked."""
-    with _errors_exit(_FAILED):
-        found = _statuses(name)
+    with _errors_exit(_FAILED), _looking() as platform:
+        found = statuses(platform, name) if platform else []
+        others = other_accounts(platform) if platform else []
     if as_json:
-        _print_json({"partitions": [asdict(each) for each in found], "totals": _totals(found)})
+        accounts = [{"provider": each.provider, "batches": len(each.shards)} for each in others]
+        _print_json(
+            {"partitions": [asdict(each) for each in found], "totals": _totals(found), "other_accounts": accounts}
+        )
         return
     out = _console()
     if not found:
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
     out.print(console.status_table(found, out.width))
-    for line in console.held_lines(found):
+    for line in (*console.held_lines(found), *console.other_account_lines(others)):
         out.print(line)
 
 
@@ -145,18 +150,16 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Show what was spent, by enrichment and model, from the ledger: on results that came in within the days."""
-    with _errors_exit(_FAILED), _platform() as platform:
-        table = spending_table(
-            platform,
-            since=since and since.replace(tzinfo=UTC),
-            until=until and until.replace(tzinfo=UTC) + timedelta(days=1),
-        )
+    start = since and since.replace(tzinfo=UTC)
+    end = until and until.replace(tzinfo=UTC) + timedelta(days=1)
+    with _errors_exit(_FAILED), _looking() as platform:
+        rows = spending_table(platform, since=start, until=end).to_dicts() if platform else []
     if as_json:
-        _print_json({"spending": table.to_dicts()})
-    elif table.is_empty():
-        _console().print("Nothing was spent.", markup=False)
+        _print_json({"spending": rows})
+    elif rows:
+        _console().print(console.spending_table(rows))
     else:
-        _console().print(console.spending_table(table.to_dicts()))
+        _console().print("Nothing was spent.", markup=False)
 
 
 @app.command()
@@ -165,6 +168,9 @@ def reconcile(
     adopt: Annotated[str | None, typer.Option(metavar="BATCH", help="This batch is the shard's.")] = None,
     resend: Annotated[bool, typer.Option("--resend", help="The provider has nothing of it: send it.")] = False,
     abandon: Annotated[bool, typer.Option("--abandon", help="Do not send it again: its requests fail.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Take what was sent with a former key of the account.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the shards that the provider may or may not have, or decide about one of them.
@@ -172,19 +178,32 @@ def reconcile(
     The sensor settles nearly all by itself. What is decided here is written down in the ledger.
     """
     words = [word for word, said in zip(Decision, (adopt, resend, abandon), strict=True) if said]
-    if len(words) > 1 or bool(words) != bool(shard):
-        _complain("name a shard and one of --adopt, --resend and --abandon, or nothing at all to see what is open")
+    if len(words) > 1 or bool(words) != bool(shard) or (take_over and shard):
+        _complain(
+            "name a shard and one of --adopt, --resend and --abandon, or --take-over alone, or nothing at all to see "
+            "what is open"
+        )
         raise typer.Exit(_MISUSED)
-    with _platform() as platform, _errors_exit(_FAILED):
-        if shard:
-            decide(platform, shard, words[0], batch_id=adopt, operator=f"{getpass.getuser()}@{socket.gethostname()}")
-        claims = open_claims(platform)
+    operator = f"{getpass.getuser()}@{socket.gethostname()}"
+    others, claims = [], []
+    with _errors_exit(_FAILED), _looking() as platform:
+        if platform:
+            if shard:
+                decide(platform, shard, words[0], batch_id=adopt, operator=operator)
+            others = do_take_over(platform, operator) if take_over else other_accounts(platform)
+            claims = open_claims(platform)
     if as_json:
-        _print_json({"claims": [asdict(claim) for claim in claims]})
-    elif claims:
-        _console().print(console.claims_table(claims))
+        _print_json(
+            {"claims": [asdict(claim) for claim in claims], "other_accounts": [asdict(each) for each in others]}
+        )
+        return
+    out = _console()
+    for line in console.other_account_lines(others):
+        out.print(line)
+    if claims:
+        out.print(console.claims_table(claims))
     else:
-        _console().print("No claim is open: the provider has, or has not, all that the ledger says.", markup=False)
+        out.print("No claim is open: the provider has, or has not, all that the ledger says.", markup=False)
 
 
 @app.command()
@@ -286,15 +305,23 @@ def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
             return outcome(platform.store, work.plan())
 
 
-def _statuses(name: str | None) -> list[PartitionStatus]:
+@contextmanager
+def _looking() -> Iterator[Platform | None]:
+    """The platform for a command that only looks, None where there is nothing to see; it makes nothing."""
     settings = Settings.from_environment()
-    if not Path(settings.root).is_dir():
-        return []  # looking must not make a store
-    platform = Platform.open(settings)
-    try:
-        return statuses(platform, name)
-    finally:
-        platform.close()
+    if not settings.in_use:
+        err = _console(stderr=True)
+        err.print(
+            f"Nothing was sent yet from {settings.root}. If there should be something, go to the folder that holds "
+            ".llm_assets, or set LLM_ASSETS_ROOT.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+        yield None
+        return
+    with _platform() as platform:
+        yield platform
 
 
 @contextmanager

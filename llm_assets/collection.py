@@ -20,7 +20,6 @@ from llm_assets.errors import (
     IllegalTransition,
     LLMAssetsError,
     NotThere,
-    SystemicError,
     TransientError,
 )
 from llm_assets.history import asked_for, naming_damage, sent_fingerprints
@@ -77,13 +76,7 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
 def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Oddities:
     """Bring home what came back for a shard."""
     assert shard.batch_id is not None
-    client = platform.client(shard.provider, shard.endpoint)
-    if client.account != shard.account:
-        raise SystemicError(
-            f"batch {shard.batch_id} was submitted with another key or base URL than is set now; "
-            f"set {shard.provider.upper()}_API_KEY (and _BASE_URL) as they were to collect it",
-            code="other_account",
-        )
+    client = platform.client_of(shard)
     try:
         batch = client.batch(shard.batch_id)
     except NotThere as error:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_assets.preview import Answered, Outlook
-from llm_assets.reconciliation import OpenClaim
+from llm_assets.reconciliation import OpenClaim, OtherAccount
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
 
@@ -180,6 +180,23 @@ def held_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
         for status in statuses
         if status.held
     ]
+
+
+def other_account_lines(others: Iterable[OtherAccount]) -> list[Text]:
+    """What is in flight and cannot be asked about with the keys that are set, or was just taken over, a line each."""
+    return [_other_account_line(other) for other in others]
+
+
+def _other_account_line(other: OtherAccount) -> Text:
+    count = len(other.shards)
+    what = f"{count:,} {'batch' if count == 1 else 'batches'} in flight at {other.provider}"
+    if other.proof:
+        return Text(f"{what} taken over: the key that is set sees {other.proof}", "green")
+    return Text.assemble(
+        (f"{what} cannot be asked about: ", "bold red"),
+        "sent with another key or base URL than is set. Set the former one, or, if the new key is of the same account, "
+        "run `llm-assets reconcile --take-over`",
+    )
 
 
 def _status_cells(status: PartitionStatus, *, year: bool) -> list[str | Text]:

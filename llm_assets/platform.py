@@ -20,6 +20,9 @@ from llm_assets.records import FailureKind, Shard
 from llm_assets.retries import KIND_OF
 from llm_assets.store import Store
 
+# The code of a SystemicError about what was sent with another account than is set now.
+OTHER_ACCOUNT = "other_account"
+
 
 def utc_now() -> datetime:
     """The clock of production."""
@@ -55,6 +58,11 @@ class Settings:
                 if (key := environment.get(f"{name.upper()}_API_KEY"))
             },
         )
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything is kept in the store. Looks, and makes nothing."""
+        return Path(self.root).is_dir() and any(Path(self.root).iterdir())
 
 
 def new_owner() -> str:
@@ -154,6 +162,18 @@ class Platform:
             found = get_provider(provider, endpoint).connect(self.credentials[provider])
             self._clients[provider, endpoint] = found
         return found
+
+    def client_of(self, shard: Shard) -> Client:
+        """The client for the account that a shard was sent with. Raises SystemicError when another one is set."""
+        client = self.client(shard.provider, shard.endpoint)
+        if client.account != shard.account:
+            key = f"{shard.provider.upper()}_API_KEY"
+            raise SystemicError(
+                f"sent with another key or base URL than is set now: set {key} (and _BASE_URL) as they were, or, where "
+                "the new key is of the same account, let `llm-assets reconcile --take-over` prove it",
+                code=OTHER_ACCOUNT,
+            )
+        return client
 
 
 def is_dead(owner: str) -> bool:

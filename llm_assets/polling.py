@@ -59,16 +59,13 @@ def poll(
     report = Poll()
     accounts = list(_by_account(shards).items())
     first = start % len(accounts) if accounts else 0
-    for (provider, endpoint, account), group in accounts[first:] + accounts[:first]:
+    for (provider, _, _), group in accounts[first:] + accounts[:first]:
         turn = start % len(group)
         try:
-            client = platform.client(provider, endpoint)
-            if client.account != account:
-                report.problems += (_other_account(provider, len(group)),)
-                continue
+            client = platform.client_of(group[0])
             _poll_account(platform, client, group[turn:] + group[:turn], report, budget)
         except ProviderError as error:
-            report.problems += (f"{provider}: {error}",)
+            report.problems += (f"{provider}, {len(group):,} in flight: {error}",)
     return report
 
 
@@ -179,10 +176,3 @@ def _by_account(shards: Sequence[Shard]) -> dict[tuple[str, str, str], list[Shar
         if shard.state is ShardState.SUBMITTED:
             groups[shard.provider, shard.endpoint, shard.account].append(shard)
     return groups
-
-
-def _other_account(provider: str, shards: int) -> str:
-    return (
-        f"{provider}: {shards} batches were submitted with another key or base URL than is set now; "
-        f"set {provider.upper()}_API_KEY (and _BASE_URL) as they were to collect them"
-    )

@@ -11,14 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from llm_assets.answers import read_lines, same_outcome
-from llm_assets.errors import IllegalTransition, LedgerError, LLMAssetsError, NotThere, OutcomeUnknown, SystemicError
+from llm_assets.errors import (
+    IllegalTransition,
+    LedgerError,
+    LLMAssetsError,
+    NotThere,
+    OutcomeUnknown,
+    RequestRejected,
+    SystemicError,
+)
 from llm_assets.history import sent_fingerprints
-from llm_assets.platform import Platform
+from llm_assets.platform import OTHER_ACCOUNT, Platform
 from llm_assets.providers import Client
 from llm_assets.records import Batch, BatchState, Reason, Shard, ShardState
 from llm_assets.shards import fingerprint_of
@@ -148,7 +156,7 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
         raise LedgerError(f"no claim of shard {key!r} is open; `llm-assets reconcile` lists those that are")
     if not _take_over(platform, shard):
         raise LedgerError(f"the run that claimed shard {key} ({shard.owner}) is alive: wait for its end, or stop it")
-    client = _client_of(platform, shard)
+    client = platform.client_of(shard)
     if decision is Decision.ADOPT:
         batch = client.batch(batch_id or "")
         _check_adoption(platform, shard, batch)
@@ -166,9 +174,66 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
         _abandon(platform, shard, operator)
 
 
+# -- what was sent with another key
+
+
+@dataclass(frozen=True, slots=True)
+class OtherAccount:
+    """What is in flight under another account than the one that is set now; `proof` names a batch that shows both to
+    be one, None when the present key sees none of them.
+    """
+
+    provider: str
+    account: str
+    shards: tuple[Shard, ...]
+    proof: str | None = None
+
+
+def other_accounts(platform: Platform) -> list[OtherAccount]:
+    """What nobody can ask about with the keys that are set. No provider is asked; one without a key is left out."""
+    groups: dict[tuple[str, str], list[Shard]] = {}
+    for shard in platform.ledger.active_shards():
+        if shard.state is ShardState.PLANNED:
+            continue
+        try:
+            platform.client_of(shard)
+        except SystemicError as error:
+            if error.code == OTHER_ACCOUNT:
+                groups.setdefault((shard.provider, shard.account), []).append(shard)
+    return [OtherAccount(*names, tuple(shards)) for names, shards in groups.items()]
+
+
+def take_over(platform: Platform, operator: str) -> list[OtherAccount]:
+    """Move what was sent with another key to the one that is set now, where both are proven to be of one account: the
+    present key sees a batch that the other one made. Returns all that was found, with the proof of what was moved.
+
+    Raises ProviderError when the provider cannot be asked.
+    """
+    return [_taken_over(platform, other, operator) for other in other_accounts(platform)]
+
+
+def _taken_over(platform: Platform, other: OtherAccount, operator: str) -> OtherAccount:
+    for shard in other.shards:
+        client = platform.client(shard.provider, shard.endpoint)
+        if shard.batch_id is None or not _sees(client, shard):
+            continue
+        platform.ledger.decided(other.account, "take-over", batch_id=shard.batch_id, operator=operator)
+        platform.ledger.transfer(shard.provider, other.account, to=client.account)
+        return replace(other, proof=shard.batch_id)
+    return other
+
+
+def _sees(client: Client, shard: Shard) -> bool:
+    try:
+        batch = client.batch(shard.batch_id or "")
+    except (NotThere, RequestRejected):
+        return False
+    return batch.stamp in (None, shard.key)
+
+
 def _open_claim(platform: Platform, shard: Shard) -> OpenClaim:
     try:
-        client = _client_of(platform, shard)
+        client = platform.client_of(shard)
         batches = _batches_since(client, shard)
         stamped = platform.dialect_of(shard).carries_stamp
         found = candidates(shard, batches, (), stamped=stamped)
@@ -224,17 +289,6 @@ def _abandon(platform: Platform, shard: Shard, operator: str) -> None:
     )
 
 
-def _client_of(platform: Platform, shard: Shard) -> Client:
-    client = platform.client(shard.provider, shard.endpoint)
-    if client.account != shard.account:
-        raise SystemicError(
-            f"claimed with account {shard.account}, the key that is set now is of account {client.account}; "
-            "set the former key again to find out whether the batch exists",
-            code="other_account",
-        )
-    return client
-
-
 # -- the parts of both
 
 
@@ -249,7 +303,7 @@ def _take_over(platform: Platform, shard: Shard) -> bool:
 
 def _reconcile(platform: Platform, shard: Shard) -> Verdict:
     try:
-        client = _client_of(platform, shard)
+        client = platform.client_of(shard)
     except SystemicError as error:
         return _unsettled(platform, shard, Wait(), str(error))
     batches = _batches_since(client, shard)

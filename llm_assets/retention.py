@@ -89,9 +89,7 @@ def _forget(platform: Platform, shard: Shard) -> str:
     """Delete what the provider keeps of a shard, if it is proven to be the shard's. Returns why it was not done."""
     if not _is_proven(platform, shard):
         return ""
-    client = platform.client(shard.provider, shard.endpoint)
-    if client.account != shard.account:
-        return f"batch {shard.batch_id} stays until it expires: it was sent with another key or base URL than is set"
+    client = platform.client_of(shard)
     batch = None
     if shard.batch_id is not None:
         with suppress(NotThere):

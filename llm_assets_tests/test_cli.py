@@ -307,3 +307,35 @@ def test_cost_says_what_was_spent(here: Shell, ran: subprocess.CompletedProcess[
     assert row["cost_usd"] == pytest.approx(json.loads(ran.stdout)["cost_usd"])
     assert here.json("cost", "--until", "2020-01-01")["spending"] == []
     assert "claude-haiku-5-5" in here("cost").stdout
+
+
+def test_looking_makes_nothing_and_names_the_root(tmp_path: Path, emulator: int) -> None:
+    nowhere = shell(tmp_path / "nowhere", emulator)
+    (tmp_path / "nowhere").mkdir()
+    for command in ("status", "cost", "reconcile"):
+        done = nowhere(command)
+        assert done.returncode == 0, done.stderr
+        assert f"Nothing was sent yet from {tmp_path / 'nowhere' / 'store'}." in done.stderr
+    assert list((tmp_path / "nowhere").iterdir()) == []
+
+
+def test_a_replaced_key_is_said_and_taken_over(tmp_path: Path) -> None:
+    service, port = serve(tmp_path, [{"fault": "stalled", "for_s": 3600}])
+    try:
+        here = shell(tmp_path, port)
+        new = {"ANTHROPIC_API_KEY": "new"}
+        with subprocess.Popen(
+            [LLM_ASSETS, "run", "review_sentiment", "--partition", PARTITION, "--poll-seconds", "0.2"],
+            env=here.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as running:
+            while "anthropic.retrieve" not in orjson.loads(get(port, ACCOUNTING))["calls"]:
+                assert running.poll() is None  # until it waits for its batch
+            running.terminate()
+        assert "1 batch in flight at anthropic cannot be asked about" in here("status", **new).stdout
+        taken = here("reconcile", "--take-over", **new)
+        assert "1 batch in flight at anthropic taken over" in taken.stdout, taken.stderr
+        assert "cannot be asked about" not in here("status", **new).stdout
+    finally:
+        service.stop()

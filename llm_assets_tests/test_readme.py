@@ -32,7 +32,7 @@ OURS = [line for line in COMMANDS if line.startswith("llm-assets ")]
 
 def test_the_readme_shows_the_two_commands_and_how_to_run_a_partition() -> None:
     assert {"make demo", "make dev", "make test"} <= set(MAKE)
-    assert [line.split()[1] for line in OURS] == ["run", "status", "preview", "cost", "reconcile"]
+    assert [line.split()[1] for line in OURS] == ["run", "status", "preview", "cost", "reconcile", "reconcile"]
 
 
 @pytest.mark.parametrize("command", MAKE)
@@ -59,7 +59,7 @@ def test_our_commands_run_as_they_are_shown(emulator: Emulator, tmp_path: Path) 
     assert "review_sentiment" in json.dumps(shown["status"])
     assert len(shown["preview"]["answers"]) == 5
     assert [row["enrichment"] for row in shown["cost"]["spending"]] == ["review_sentiment"]
-    assert shown["reconcile"] == {"claims": []}
+    assert shown["reconcile"] == {"claims": [], "other_accounts": []}
 
 
 def test_the_enrichment_and_the_documents_that_it_teaches_load() -> None:

@@ -378,7 +378,7 @@ def test_another_account_is_not_asked_what_became_of_a_claim(
     time.passes(hours=1)
     assert reconcile_partition(switched, enrichment.name, P) == [Wait()]
     assert f"{enrichment.provider}.list" not in emulator.calls()
-    assert "set the former key again" in platform.ledger.shards(enrichment.name, P)[0].message
+    assert "sent with another key or base URL" in platform.ledger.shards(enrichment.name, P)[0].message
     finish(platform, enrichment)
     assert_all_answered_and_billed_once(platform, enrichment, emulator)
 
@@ -474,7 +474,7 @@ def test_a_batch_in_flight_is_not_asked_about_with_another_account(
     emulator.hold(True)
     submit(platform, enrichment)
     report = poll(with_other_keys(platform, time), platform.ledger.active_shards(), calls_max=25)
-    assert "1 batches were submitted with another key" in report.problems[0]
+    assert "1 in flight: sent with another key" in report.problems[0]
     assert (report.calls, creates(emulator, enrichment)) == (0, 1)
 
 

@@ -411,6 +411,12 @@ class Ledger:
 
     # -- operators
 
+    def transfer(self, provider: str, account: str, *, to: str) -> None:
+        """What was sent to a provider with one account and is not collected is another's from now on."""
+        theirs = (shards.c.provider == provider) & (shards.c.account == account) & shards.c.state.in_(ACTIVE)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(theirs).values(account=to))
+
     def decided(self, key: str, decision: str, *, batch_id: str | None, operator: str) -> None:
         """Write down what somebody decided about a shard, before it is done."""
         row = {"key": key, "decision": decision, "batch_id": batch_id, "operator": operator}
