@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -36,6 +37,7 @@ from llm_assets.reconciliation import take_over as do_take_over
 from llm_assets.status import (
     Outcome,
     PartitionStatus,
+    failures,
     outcome,
     spending_table,
     statuses,
@@ -69,13 +71,16 @@ def run(
     partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
     as_json: AsJson = False,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="The pause between two looks at the provider.")] = 10,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask once more for what failed after all its attempts.")
+    ] = False,
 ) -> None:
     """Do one partition to the end, in this process and without a daemon.
 
     It may be stopped and started again at any time: nothing is lost and nothing is sent twice.
     """
     started = time.monotonic()
-    done = _run(name, partition, poll_seconds)
+    done = _run(name, partition, poll_seconds, retry_failed)
     seconds = time.monotonic() - started
     if as_json:
         _print_json({"enrichment": name, "partition": partition} | _outcome_json(done) | {"seconds": round(seconds, 1)})
@@ -96,7 +101,12 @@ def status(
 ) -> None:
     """Show where every partition is, from the ledger; no provider is asked."""
     with _errors_exit(_FAILED), _looking() as platform:
-        found = statuses(platform, name) if platform else []
+        found = statuses(platform) if platform else []
+        known = sorted({each.enrichment for each in found})
+        if name and known and name not in known:
+            _complain(f"nothing was ever sent for {name!r}; there are: {', '.join(known)}")
+            raise typer.Exit(_MISUSED)
+        found = [each for each in found if name in (None, each.enrichment)]
         others = other_accounts(platform) if platform else []
     if as_json:
         accounts = [{"provider": each.provider, "batches": len(each.shards)} for each in others]
@@ -109,8 +119,32 @@ def status(
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
     out.print(console.status_table(found, out.width))
-    for line in (*console.held_lines(found), *console.other_account_lines(others)):
+    for line in (*console.held_lines(found), *console.empty_lines(found), *console.other_account_lines(others)):
         out.print(line)
+
+
+@app.command()
+def failed(
+    name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
+    partition: Annotated[str | None, typer.Option(help="Only this partition.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many documents to list.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show which documents failed and why, in the partitions that are published."""
+    with _errors_exit(_FAILED), _looking() as platform:
+        found = failures(platform, name, partition).to_dicts() if platform else []
+    if as_json:
+        _print_json({"failed": found})
+        return
+    out = _console()
+    if not found:
+        out.print(f"No document of {name}{f' {partition}' if partition else ''} failed.", markup=False)
+        return
+    reasons = Counter(row["reason"] for row in found)
+    out.print(console.titled("Failures by reason", console.reasons_table(dict(reasons.most_common()))))
+    out.print(console.titled("Documents", console.failures_table(found[:limit])))
+    if len(found) > limit:
+        out.print(f"… and {len(found) - limit:,} more (--limit, --json)", style="dim")
 
 
 @app.command()
@@ -287,7 +321,7 @@ def _stay(shown: Demo, out: Console) -> None:
         out.print("Ending …", style="dim")
 
 
-def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
+def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> Outcome:
     """A partition to its end, under a progress bar on standard error."""
     err = _console(stderr=True)
     with _errors_exit(_MISUSED), err.status("Loading definitions"):
@@ -299,7 +333,7 @@ def _run(name: str, partition: str, poll_seconds: float) -> Outcome:
             platform.client(target.provider, None)  # raises when there is no key
         with _errors_exit(_FAILED, stopped=_RESUMABLE), open_instance() as instance, console.progress_bar(err) as bar:
             task = bar.add_task(f"{name} {partition}", **console.progress_fields())
-            work = Foreground(target, platform, instance, poll_seconds, on_problem=_complain)
+            work = Foreground(target, platform, instance, poll_seconds, _complain, retry_failed)
             for each in work.complete():
                 bar.update(task, **console.progress_fields(each, tokens_so_far(platform, name, partition)))
             return outcome(platform.store, work.plan())

@@ -173,6 +173,22 @@ def claims_table(claims: Sequence[OpenClaim]) -> Table:
     return found
 
 
+def empty_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
+    """Which published partitions have no documents, a line an enrichment: that may be meant, or a wrong path."""
+    empty: dict[str, list[str]] = {}
+    for status in statuses:
+        if status.published_at and not status.documents:
+            empty.setdefault(status.enrichment, []).append(status.partition)
+    return [
+        Text.assemble((f"{name} has no documents in ", "yellow"), _some(partitions), ": is the `path` right?")
+        for name, partitions in empty.items()
+    ]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def held_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
     """Why partitions are held, a line each."""
     return [
@@ -288,6 +304,19 @@ def reasons_table(failures: Mapping[str, int]) -> Table:
     found.add_column("documents", justify="right")
     for reason, count in failures.items():
         found.add_row(reason, number(count))
+    return found
+
+
+def failures_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each failed document: what happened, in our words and the provider's, and how often it was tried."""
+    found = table()
+    for name in ("partition", "document", "reason"):
+        found.add_column(name, no_wrap=True)
+    found.add_column("tried", justify="right", no_wrap=True)
+    found.add_column("message", overflow="fold")
+    for row in rows:
+        message = row["message"] or row["provider_type"]
+        found.add_row(row["partition"], row["document_id"], row["reason"], number(row["attempts"]), Text(message))
     return found
 
 

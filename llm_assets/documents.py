@@ -111,6 +111,10 @@ class DocumentSource:
         found = map(Path, glob.glob(str(Path(base) / pattern), recursive=True))  # noqa: PTH207
         return sorted(path for path in found if path.is_file())
 
+    def looked_for(self, partition: str) -> str:
+        """Where the partition's files are looked for, as a person would write it."""
+        return str(self.base / self.path.replace("{partition}", partition))
+
     def slices(self, partition: str, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
         """The partition's documents by slices of at most `rows`: document_id, text, declared, others.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from llm_assets.components.documents import NO_FILE
 from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
 from llm_assets.definitions import defs
 from llm_assets.enrichment import Enrichment
@@ -21,7 +22,7 @@ from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.records import Plan, ShardState
-from llm_assets.status import PartitionStatus, partition_status
+from llm_assets.status import PartitionStatus, partition_status, permanent_failures
 from llm_assets.waves import Step
 
 _CALLS_MAX = 25
@@ -91,7 +92,8 @@ def _which(partitions: dg.PartitionsDefinition[str]) -> str:
 class Foreground:
     """Does what the daemon would do for one partition, and waits in between.
 
-    `on_problem` gets sentences about what went wrong and is tried again, each once; `sleep` is a test's to set.
+    `retry_failed` asks once more for what failed after all its attempts. `on_problem` gets sentences about what went
+    wrong and is tried again, each once; `sleep` is a test's to set.
     """
 
     target: Target
@@ -99,6 +101,7 @@ class Foreground:
     instance: dg.DagsterInstance
     poll_seconds: float
     on_problem: Callable[[str], None]
+    retry_failed: bool = False
     sleep: Callable[[float], None] = time.sleep
     _asked: int = 0
     _told: set[str] = field(default_factory=set)
@@ -108,7 +111,9 @@ class Foreground:
 
         Raises LLMAssetsError with the reason when the partition is held or a run fails.
         """
-        self._materialize(self.target.documents, self.target.batches)
+        if self.retry_failed:
+            self._tell_of_permanent()
+        self._materialize(self.target.documents, self.target.batches, retry_failed=self.retry_failed)
         before: Step | None = None
         while (status := self._status()).step is not Step.NOTHING:
             yield status
@@ -157,14 +162,19 @@ class Foreground:
             if shard.state in (ShardState.PLANNED, ShardState.SUBMITTING) and shard.message:
                 self._tell(f"a batch of {shard.requests:,} requests was not accepted yet: {shard.message}")
 
+    def _tell_of_permanent(self) -> None:
+        if said := permanent_failures(self.platform, self.target.enrichment, self.target.partition):
+            self._tell(said)
+
     def _tell(self, problem: str) -> None:
         if problem not in self._told:
             self._told.add(problem)
             self.on_problem(problem)
 
-    def _materialize(self, *assets: dg.AssetKey) -> None:
+    def _materialize(self, *assets: dg.AssetKey, retry_failed: bool = False) -> None:
+        config = {f"{self.target.enrichment}__batches": {"config": {"retry_failed": True}}} if retry_failed else {}
         result = self.target.job.execute_in_process(
-            run_config=_QUIET,
+            run_config={**_QUIET, "ops": config},
             instance=self.instance,
             partition_key=self.target.partition,
             asset_selection=list(assets),
@@ -173,6 +183,9 @@ class Foreground:
         )
         if not result.success:
             raise LLMAssetsError(_why(result))
+        for event in result.get_asset_materialization_events():
+            if looked_for := event.materialization.metadata.get(NO_FILE):
+                self._tell(f"{self.target.partition} has no documents: there is no file at {looked_for.value}")
 
 
 def open_instance() -> dg.DagsterInstance:

@@ -16,7 +16,7 @@ import polars as pl
 from llm_assets.history import results_so_far
 from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
-from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Shard, ShardState
 from llm_assets.store import Store
 from llm_assets.waves import Step, next_step
 
@@ -157,6 +157,37 @@ def outcome(store: Store, plan: Plan) -> Outcome:
         failures=dict(Counter(reasons).most_common()),
         tables=tuple(store.local(path) for path in paths),
     )
+
+
+def permanent_failures(platform: Platform, enrichment: str, partition: str) -> str:
+    """Which published failures are not asked again, however often somebody asks for it; empty when there are none."""
+    plan = platform.ledger.plan(enrichment, partition)
+    if plan is None or plan.published_at is None:
+        return ""
+    failed = platform.store.scan(platform.store.failed(enrichment, partition))
+    reasons = failed.filter(pl.col("kind") == FailureKind.PERMANENT).select("reason").collect()["reason"]
+    if reasons.is_empty():
+        return ""
+    counted = ", ".join(f"{reason} {count:,}" for reason, count in Counter(reasons.to_list()).most_common())
+    return f"{reasons.len():,} failed for good and are not asked again ({counted}): change the document or the prompt"
+
+
+def failures(platform: Platform, enrichment: str, partition: str | None = None) -> pl.DataFrame:
+    """The failed documents of an enrichment's published partitions: `partition` and the columns of `failed` that say
+    what happened.
+    """
+    plans = [
+        plan for plan in platform.ledger.plans(enrichment) if plan.published_at and partition in (None, plan.partition)
+    ]
+    columns = [DOCUMENT_ID, "kind", "reason", "provider_type", "message", "attempts"]
+    tables = [
+        platform.store.scan(platform.store.failed(enrichment, plan.partition)).select(
+            pl.lit(plan.partition).alias("partition"), *columns
+        )
+        for plan in plans
+    ]
+    schema = {"partition": pl.String(), **{name: FAILED_SCHEMA[name] for name in columns}}
+    return pl.concat([pl.LazyFrame(schema=schema), *tables]).collect()
 
 
 def together(outcomes: Iterable[Outcome]) -> Outcome:

@@ -200,7 +200,6 @@ def test_status_shows_what_the_ledger_says(here: Shell, ran: subprocess.Complete
     assert found["totals"]["documents"] == 43
     assert found["totals"]["published"] == 1
     assert here.json("status", "review_sentiment")["partitions"] == found["partitions"]
-    assert here.json("status", "another") == here.json("status", "another") | {"partitions": []}
 
 
 def test_the_status_table_fits_a_terminal(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
@@ -339,3 +338,41 @@ def test_a_replaced_key_is_said_and_taken_over(tmp_path: Path) -> None:
         assert "cannot be asked about" not in here("status", **new).stdout
     finally:
         service.stop()
+
+
+def test_a_day_without_a_file_is_said(here: Shell) -> None:
+    done = here("run", "review_sentiment", "--partition", "2026-11-20")
+    assert done.returncode == 0, done.stderr
+    assert "2026-11-20 has no documents: there is no file at llm_assets/defs/reviews/data/2026-11-20.csv" in (
+        done.stderr.replace(f"{ROOT}/", "")
+    )
+    assert "review_sentiment has no documents in 2026-11-20: is the `path` right?" in here("status").stdout
+
+
+def test_failed_lists_the_documents_and_their_reasons(
+    here: Shell, ran: subprocess.CompletedProcess[str], texts: list[str]
+) -> None:
+    assert ran.returncode == 0
+    shown = here("failed", "review_sentiment").stdout
+    assert all(word in shown for word in ("empty_document", "refusal", "r-0004", PARTITION))
+    assert not [text for text in texts if text in shown]
+    assert "… and 1 more" in here("failed", "review_sentiment", "--limit", "1").stdout
+    rows = here.json("failed", "review_sentiment", "--partition", PARTITION)["failed"]
+    assert sorted(row["reason"] for row in rows) == ["empty_document", "refusal"]
+    assert here("failed", "review_sentiment", "--partition", "2020-01-01").stdout.startswith("No document of")
+
+
+def test_what_failed_for_good_is_said_when_it_is_asked_for_again(
+    here: Shell, ran: subprocess.CompletedProcess[str]
+) -> None:
+    assert ran.returncode == 0
+    done = here("run", "review_sentiment", "--partition", PARTITION, "--retry-failed")
+    assert done.returncode == 0, done.stderr
+    assert "2 failed for good and are not asked again" in done.stderr
+
+
+def test_status_of_what_is_not_there(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    done = here("status", "nonesuch")
+    assert done.returncode == 2
+    assert "nothing was ever sent for 'nonesuch'; there are: review_sentiment" in done.stderr

@@ -32,7 +32,15 @@ OURS = [line for line in COMMANDS if line.startswith("llm-assets ")]
 
 def test_the_readme_shows_the_two_commands_and_how_to_run_a_partition() -> None:
     assert {"make demo", "make dev", "make test"} <= set(MAKE)
-    assert [line.split()[1] for line in OURS] == ["run", "status", "preview", "cost", "reconcile", "reconcile"]
+    assert [line.split()[1] for line in OURS] == [
+        "run",
+        "status",
+        "preview",
+        "cost",
+        "failed",
+        "reconcile",
+        "reconcile",
+    ]
 
 
 @pytest.mark.parametrize("command", MAKE)

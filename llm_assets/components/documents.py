@@ -9,6 +9,9 @@ from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.documents import DocumentSource
 
+# The metadata that says where files were looked for, when there were none.
+NO_FILE = "no_file_at"
+
 
 def documents_key(name: str) -> dg.AssetKey:
     """The asset of a table of documents."""
@@ -88,10 +91,13 @@ def documents_asset(
         with platform.platform() as opened:
             path = opened.store.documents(source.name, context.partition_key)
             summary = source.write(context.partition_key, opened.store.local(path))
-        if not summary.files:
-            context.log.warning("no file for partition %s: it has no documents", context.partition_key)
+        missing: dict[str, str] = {}
+        if not source.files(context.partition_key):
+            missing[NO_FILE] = source.looked_for(context.partition_key)
+            context.log.warning("no file at %s: %s has no documents", missing[NO_FILE], context.partition_key)
         return dg.MaterializeResult(
             metadata={
+                **missing,
                 "dagster/row_count": summary.rows,
                 "bytes": summary.bytes,
                 "empty_texts": summary.empty_texts,

@@ -34,6 +34,7 @@ from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
 from llm_assets.retention import sweep
+from llm_assets.status import permanent_failures
 from llm_assets.submission import send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
@@ -233,6 +234,8 @@ def _batches_asset(
         partition = context.partition_key
         tag_process(context)
         with platform.platform() as opened:
+            if config.retry_failed and (said := permanent_failures(opened, enrichment.name, partition)):
+                context.log.warning(said)
             try:
                 reconcile_partition(opened, enrichment.name, partition)
                 plan = plan_partition(
