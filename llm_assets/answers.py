@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
+from msgspec.structs import replace
 
 from llm_assets.output_schema import OutputSchema
 from llm_assets.providers import Dialect
@@ -99,13 +100,13 @@ def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema |
 
     `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
     """
-    return _frame(sent, (judge(intake.result(f), output) for f in sent), wave, judged=output is not None)
+    return _frame(sent, [judge(intake.result(f), output) for f in sent], wave, judged=output is not None)
 
 
 def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request of a shard that failed as a whole."""
     result = Result(custom_id="", reason=reason, provider_type=code, message=message)
-    return _frame(sent, (result for _ in sent), wave)
+    return _frame(sent, [result] * len(sent), wave)
 
 
 def judge(result: Result | None, output: OutputSchema | None) -> Result:
@@ -149,25 +150,23 @@ def _non_empty(file: BinaryIO) -> Iterator[bytes]:
             yield stripped
 
 
-def _frame(sent: Sequence[Fingerprint], results: Iterable[Result], wave: int, *, judged: bool = True) -> pl.DataFrame:
-    rows = [
-        (
-            fingerprint,
-            wave,
-            result.reason,
-            result.provider_type,
-            result.message,
-            result.text,
-            result.model,
-            result.usage.input_tokens,
-            result.usage.output_tokens,
-            result.usage.cache_read_tokens,
-            result.usage.cache_write_tokens,
-            result.usage.cache_write_1h_tokens,
-            0.0,  # what it costs is worked out by columns (spending.py)
-            judged or result.reason is not None,
-            None,
-        )
-        for fingerprint, result in zip(sent, results, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=RESULTS_SCHEMA, orient="row")
+def _frame(sent: Sequence[Fingerprint], results: Sequence[Result], wave: int, *, judged: bool = True) -> pl.DataFrame:
+    usages = [result.usage for result in results]
+    columns = {
+        "fingerprint": sent,
+        "wave": [wave] * len(sent),
+        "reason": [result.reason for result in results],
+        "provider_type": [result.provider_type for result in results],
+        "message": [result.message for result in results],
+        "answer": [result.text for result in results],
+        "model": [result.model for result in results],
+        "input_tokens": [usage.input_tokens for usage in usages],
+        "output_tokens": [usage.output_tokens for usage in usages],
+        "cache_read_tokens": [usage.cache_read_tokens for usage in usages],
+        "cache_write_tokens": [usage.cache_write_tokens for usage in usages],
+        "cache_write_1h_tokens": [usage.cache_write_1h_tokens for usage in usages],
+        "cost_usd": [0.0] * len(sent),  # what it costs is worked out by columns (spending.py)
+        "judged": [judged or result.reason is not None for result in results],
+        "answered_at": [None] * len(sent),
+    }
+    return pl.DataFrame(columns, schema=RESULTS_SCHEMA)

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
+import msgspec
 import polars as pl
 
 DOCUMENT_ID = "document_id"
@@ -178,8 +179,7 @@ class BatchPage:
     cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens that the provider says it used. `input_tokens` is the total, cached ones included."""
 
     input_tokens: int = 0
@@ -189,12 +189,12 @@ class Usage:
     cache_write_1h_tokens: int = 0  # of those written, the ones that are kept for an hour, which costs more
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, gc=False):
     """One result line in neutral terms. Exactly one of `text` and `reason` speaks for a clean result;
     a truncated or refused answer has both.
 
-    `provider_type` and `message` are the provider's own words (never the document's).
+    `provider_type` and `message` are the provider's own words (never the document's). A shard has as many of these
+    as requests, and the garbage collector looks at none of them.
     """
 
     custom_id: str

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from llm_assets.providers.bodies import Json, count, items, mapping, ordinary, result_row, short, text
+from llm_assets.providers.bodies import Json, Wire, count, items, mapping, ordinary, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours, for error types, error codes, result types and stop reasons alike.
@@ -39,11 +39,11 @@ REASONS = {
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Kept(msgspec.Struct):
+class _Kept(Wire):
     ephemeral_1h_input_tokens: _Count = 0
 
 
-class _Usage(msgspec.Struct):
+class _Usage(Wire):
     input_tokens: _Count
     output_tokens: _Count
     cache_read_input_tokens: _Count | None = None
@@ -52,24 +52,24 @@ class _Usage(msgspec.Struct):
 
 
 # Not msgspec's tags: where there is only one type, it takes an object without its tag for it.
-class _Text(msgspec.Struct):
+class _Text(Wire):
     type: Literal["text"]
     text: str
 
 
-class _Message(msgspec.Struct):
+class _Message(Wire):
     model: str
     content: Annotated[list[_Text], msgspec.Meta(min_length=1)]
     stop_reason: Literal["end_turn", "stop_sequence"]
     usage: _Usage
 
 
-class _Succeeded(msgspec.Struct):
+class _Succeeded(Wire):
     type: Literal["succeeded"]
     message: _Message
 
 
-class _Ordinary(msgspec.Struct):
+class _Ordinary(Wire):
     custom_id: Annotated[str, msgspec.Meta(min_length=1)]
     result: _Succeeded
 

@@ -16,6 +16,12 @@ Row = TypeVar("Row")
 RESULT_MESSAGE_CHARACTERS_MAX = 300
 
 
+class Wire(msgspec.Struct, gc=False):
+    """A part of what is read off the wire. It can hold no cycle, so the garbage collector need not look at it: where
+    there are as many as a batch has lines, that would take longer than reading them.
+    """
+
+
 class PerTask:
     """A function of a task, computed once for a run of calls with the same task object.
 

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.providers.bodies import Json, count, items, mapping, ordinary, result_row, short, text
+from llm_assets.providers.bodies import Json, Wire, count, items, mapping, ordinary, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
@@ -68,32 +68,32 @@ REASONS: dict[str | int, Reason] = {
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Details(msgspec.Struct):
+class _Details(Wire):
     cached_tokens: _Count = 0
     cache_write_tokens: _Count = 0
 
 
 # Not msgspec's tag: where there is only one type, it takes an object without its tag for it.
-class _OutputText(msgspec.Struct):
+class _OutputText(Wire):
     type: Literal["output_text"]
     text: str
 
 
-class _Reasoning(msgspec.Struct, tag_field="type", tag="reasoning"):
+class _Reasoning(Wire, tag_field="type", tag="reasoning"):
     pass
 
 
-class _Message(msgspec.Struct, tag_field="type", tag="message"):
+class _Message(Wire, tag_field="type", tag="message"):
     content: Annotated[list[_OutputText], msgspec.Meta(min_length=1)]
 
 
-class _ResponseUsage(msgspec.Struct):
+class _ResponseUsage(Wire):
     input_tokens: _Count
     output_tokens: _Count
     input_tokens_details: _Details | None = None
 
 
-class _Response(msgspec.Struct):
+class _Response(Wire):
     status: Literal["completed"]
     model: str
     output: list[_Message | _Reasoning]
@@ -101,23 +101,23 @@ class _Response(msgspec.Struct):
     error: None = None
 
 
-class _ChatMessage(msgspec.Struct):
+class _ChatMessage(Wire):
     content: str
     refusal: Literal[""] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(Wire):
     finish_reason: Literal["stop"]
     message: _ChatMessage
 
 
-class _ChatUsage(msgspec.Struct):
+class _ChatUsage(Wire):
     prompt_tokens: _Count
     completion_tokens: _Count
     prompt_tokens_details: _Details | None = None
 
 
-class _Completion(msgspec.Struct):
+class _Completion(Wire):
     model: str
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: _ChatUsage
@@ -126,12 +126,12 @@ class _Completion(msgspec.Struct):
 Body = TypeVar("Body")
 
 
-class _Reply(msgspec.Struct, Generic[Body]):
+class _Reply(Wire, Generic[Body]):
     status_code: Literal[200]
     body: Body
 
 
-class _Ordinary(msgspec.Struct, Generic[Body]):
+class _Ordinary(Wire, Generic[Body]):
     custom_id: Annotated[str, msgspec.Meta(min_length=1)]
     response: _Reply[Body]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 
 from llm_assets.providers import FILE_NOT_VISIBLE, Dialect, get_provider
 from llm_assets.records import Message, Reason, Result, Task, Usage
@@ -153,32 +154,32 @@ def test_an_endpoint_that_is_not_supported_names_those_that_are() -> None:
                     output=output({"type": "output_text", "text": "a\u2028"}, {"type": "output_text", "text": "b"})
                 )
             ),
-            replace(ANSWERED, text="a\u2028b"),
+            structs.replace(ANSWERED, text="a\u2028b"),
             id="several parts, a line separator",
         ),
         pytest.param(
             row(response(status="incomplete", incomplete_details={"reason": "max_output_tokens"})),
-            replace(ANSWERED, reason=Reason.TRUNCATED, provider_type="max_output_tokens"),
+            structs.replace(ANSWERED, reason=Reason.TRUNCATED, provider_type="max_output_tokens"),
             id="cut at max_output_tokens",
         ),
         pytest.param(
             row(response(status="incomplete", incomplete_details={"reason": "content_filter"}, output=[])),
-            replace(ANSWERED, text=None, reason=Reason.REFUSAL, provider_type="content_filter"),
+            structs.replace(ANSWERED, text=None, reason=Reason.REFUSAL, provider_type="content_filter"),
             id="content filter",
         ),
         pytest.param(
             row(response(status="incomplete", incomplete_details={"reason": "steered"})),
-            replace(ANSWERED, reason=Reason.UNKNOWN, provider_type="steered"),
+            structs.replace(ANSWERED, reason=Reason.UNKNOWN, provider_type="steered"),
             id="incomplete for an unknown reason",
         ),
         pytest.param(
             row(response(status="failed", output=[], error={"code": "server_error", "message": "m"})),
-            replace(ANSWERED, text=None, reason=Reason.API_ERROR, provider_type="server_error", message="m"),
+            structs.replace(ANSWERED, text=None, reason=Reason.API_ERROR, provider_type="server_error", message="m"),
             id="failed in a 200",
         ),
         pytest.param(
             row(response(output=output({"type": "refusal", "refusal": "I will not."}))),
-            replace(
+            structs.replace(
                 ANSWERED,
                 text="I will not.",
                 reason=Reason.REFUSAL,
@@ -189,22 +190,22 @@ def test_an_endpoint_that_is_not_supported_names_those_that_are() -> None:
         ),
         pytest.param(
             row(chat("length")),
-            replace(ANSWERED, reason=Reason.TRUNCATED, provider_type="length"),
+            structs.replace(ANSWERED, reason=Reason.TRUNCATED, provider_type="length"),
             id="chat cut",
         ),
         pytest.param(
             row(chat("content_filter", content=None)),
-            replace(ANSWERED, text=None, reason=Reason.REFUSAL, provider_type="content_filter"),
+            structs.replace(ANSWERED, text=None, reason=Reason.REFUSAL, provider_type="content_filter"),
             id="chat content filter",
         ),
         pytest.param(
             row(chat(content=None, refusal="No.")),
-            replace(ANSWERED, text="No.", reason=Reason.REFUSAL, provider_type="refusal", message="No."),
+            structs.replace(ANSWERED, text="No.", reason=Reason.REFUSAL, provider_type="refusal", message="No."),
             id="chat refusal",
         ),
         pytest.param(
             row(response(output=[])),
-            replace(ANSWERED, text=None, reason=Reason.UNREADABLE_RESULT, message="the response holds no text"),
+            structs.replace(ANSWERED, text=None, reason=Reason.UNREADABLE_RESULT, message="the response holds no text"),
             id="no text",
         ),
         pytest.param(
