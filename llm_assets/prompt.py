@@ -11,7 +11,7 @@ in a paid prompt helps nobody. Messages hold names, kinds and line numbers; neve
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -79,11 +79,22 @@ class Prompt:
 
     def render(self, row: Mapping[str, object]) -> tuple[Message, ...]:
         """One message a turn for a document's columns. Raises PromptFailed, without any of their values."""
-        if missing := self.variables - row.keys():
-            raise PromptFailed(f"the row has no column {', '.join(sorted(missing))}")
-        values = {name: _value(row[name]) for name in self.variables}
+        return self.messages(self.texts(row))
+
+    def texts(self, row: Mapping[str, object]) -> list[str]:
+        """The texts of those turns that differ from document to document. Raises PromptFailed as `render` does."""
+        try:
+            values = {name: _value(row[name]) for name in self.variables}
+        except KeyError:
+            missing = ", ".join(sorted(self.variables - row.keys()))
+            raise PromptFailed(f"the row has no column {missing}") from None
         environment = self._wary if None in values.values() else self._plain
-        return tuple([turn.constant or _rendered(turn, environment, values) for turn in self.turns])
+        return [_rendered(turn, environment, values) for turn in self.turns if turn.constant is None]
+
+    def messages(self, texts: Sequence[str]) -> tuple[Message, ...]:
+        """All turns, with these texts for those that differ from document to document."""
+        left = iter(texts)
+        return tuple([turn.constant or Message(turn.role, next(left)) for turn in self.turns])
 
 
 def _environment(**options: Any) -> Environment:
@@ -166,7 +177,7 @@ def _compiled(turn: _Turn, template: str, environments: tuple[Environment, ...],
     if variables:
         return turn
     try:
-        constant = _rendered(turn, environments[1], {})
+        constant = Message(turn.role, _rendered(turn, environments[1], {}))
     except PromptFailed as error:
         raise DeclarationError(source, str(error)) from None
     return _Turn(turn.role, turn.number, turn.line, variables, constant)
@@ -212,7 +223,7 @@ def _value(value: object) -> object:
     return isoformat() if isoformat else str(value)
 
 
-def _rendered(turn: _Turn, environment: Environment, values: Mapping[str, object]) -> Message:
+def _rendered(turn: _Turn, environment: Environment, values: Mapping[str, object]) -> str:
     try:
         text = environment.render_template(turn.name, **values)
     except TemplateError as error:
@@ -226,7 +237,7 @@ def _rendered(turn: _Turn, environment: Environment, values: Mapping[str, object
         raise PromptFailed(f"{turn.name}: {type(error).__name__}") from None
     if not text or text.isspace():
         raise PromptFailed(f"{turn.name} renders to nothing")
-    return Message(turn.role, text)
+    return text
 
 
 def _told(turn: _Turn, error: TemplateError, *, detailed: bool = False) -> str:

@@ -53,8 +53,11 @@ class Renderer:
         self._dialect = dialect
         self._body_bytes_max = body_bytes_max - _OVERHEAD_BYTES
         self._amendments = amendments or {}
-        self._identity = hashlib.blake2b(f"{dialect.name}\n{dialect.endpoint}\n".encode(), digest_size=16)
         self._columns = sorted(enrichment.prompt.variables)
+        self._frame = body_frame(enrichment, dialect)
+        # What all bodies begin with is hashed once.
+        self._identity = hashlib.blake2b(f"{dialect.name}\n{dialect.endpoint}\n".encode(), digest_size=16)
+        self._identity.update(self._frame[0])
 
     def render(self, documents: pl.DataFrame) -> RenderedSlice:
         """Requests for a slice of documents (columns document_id, text, and those that the prompt names)."""
@@ -80,27 +83,27 @@ class Renderer:
         if not text or text.isspace():
             return None, Reason.EMPTY_DOCUMENT, "the document has no text; nothing was sent for it"
         try:
-            messages = self._enrichment.prompt.render(row)
+            texts = self._enrichment.prompt.texts(row)
         except PromptFailed as error:
             return None, Reason.PROMPT_FAILED, str(error)
-        task = self._enrichment.task
-        body = orjson.dumps(self._dialect.body(task, messages))
-        if len(body) > self._body_bytes_max:
-            return None, Reason.DOCUMENT_TOO_LARGE, _too_large(len(body), self._body_bytes_max)
-        fingerprint = self._fingerprint(body)
+        beginning, rest = self._frame
+        rest %= tuple([orjson.dumps(text) for text in texts])
+        size = len(beginning) + len(rest)
+        if size > self._body_bytes_max:
+            return None, Reason.DOCUMENT_TOO_LARGE, _too_large(size, self._body_bytes_max)
+        digest = self._identity.copy()
+        digest.update(rest)
+        fingerprint = Fingerprint(digest.hexdigest())
         if fingerprint not in bodies:
             amendment = self._amendments.get(fingerprint)
-            if amendment is not None:
-                body = self._amended(amendment, messages)
-            # A copy of just its size: orjson leaves up to several times as much allocated behind what it returns.
-            bodies[fingerprint] = bytes(memoryview(body))
+            bodies[fingerprint] = beginning + rest if amendment is None else self._amended(amendment, texts)
         return fingerprint, None, None
 
-    def _amended(self, amendment: Amendment, messages: Sequence[Message]) -> bytes:
+    def _amended(self, amendment: Amendment, texts: Sequence[str]) -> bytes:
         """The body of a request that is asked differently; without what was refused where that is too much for a
         shard.
         """
-        task = self._enrichment.task
+        task, messages = self._enrichment.task, self._enrichment.prompt.messages(texts)
         if amendment.max_tokens != task.max_tokens:
             task = self._enrichment.task_with(amendment.max_tokens)
         body = orjson.dumps(self._dialect.body(task, [*messages, *_correction(amendment)]))
@@ -108,10 +111,28 @@ class Renderer:
             body = orjson.dumps(self._dialect.body(task, messages))
         return body
 
-    def _fingerprint(self, body: bytes) -> Fingerprint:
-        digest = self._identity.copy()
-        digest.update(body)
-        return Fingerprint(digest.hexdigest())
+
+def body_frame(enrichment: Enrichment, dialect: Dialect) -> tuple[bytes, bytes]:
+    """What all request bodies begin with, and a format for the rest: it takes the texts of the turns that differ from
+    document to document, each as a JSON string.
+
+    So all else is encoded once, and not once a document. The body is made with marks for texts and cut where they are.
+    """
+    prompt = enrichment.prompt
+    varying = [turn for turn in prompt.turns if turn.constant is None]
+
+    def body(texts: Sequence[str]) -> bytes:
+        return orjson.dumps(dialect.body(enrichment.task, prompt.messages(texts)))
+
+    # No text can hold a hash of itself, so the marks are nowhere else.
+    unmarked = hashlib.blake2b(body([""] * len(varying))).hexdigest()
+    marks = [f"{unmarked} {turn.number}" for turn in varying]
+    rest, parts = body(marks), []
+    for mark in marks:
+        part, rest = rest.split(orjson.dumps(mark))
+        parts.append(part)
+    beginning, *between = [*parts, rest]
+    return beginning, b"".join(b"%b" + part.replace(b"%", b"%%") for part in between)
 
 
 def _correction(amendment: Amendment) -> list[Message]:

@@ -18,6 +18,7 @@ from llm_assets.records import Fingerprint, Quota, ShardLimits
 # Few texts have more tokens than one in so many bytes; and a document must fit into a shard, whatever the quota.
 _BYTES_PER_TOKEN = 2
 _BYTES_MIN = 1_000_000
+_WRITE_BYTES = 1 << 20
 
 
 def custom_id(key: str, fingerprint: Fingerprint) -> str:
@@ -93,7 +94,7 @@ class Packer:
 
     def _next(self) -> tuple[PackedShard, BinaryIO]:
         key, path = self._new_shard()
-        file = path.open("wb")
+        file = path.open("wb", buffering=_WRITE_BYTES)
         file.write(self._format.header)
         self._open = PackedShard(key, path, self._requests_max(key), bytes=len(self._format.header)), file
         return self._open

@@ -1,11 +1,14 @@
 """Documents × enrichment → requests: identity, deduplication, and documents that cannot be asked about."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.output_schema import OutputSchema
@@ -47,6 +50,33 @@ def test_identical_documents_share_one_request() -> None:
     one, other, same = rendered.plan["fingerprint"]
     assert one == same != other
     assert set(rendered.bodies) == {one, other}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        pytest.param("{{ text }}", id="text alone"),
+        pytest.param("system:\n100 % {{ title }}\n\nuser:\n%b {{ text }}", id="text in a system turn"),
+        pytest.param("system:\nS\n\nuser:\n{{ text }}\n\nassistant:\nA\n\nuser:\n{{ title }}{{ text }}", id="turns"),
+        pytest.param("system:\n{{ title }}\n\nuser:\nWell?", id="text nowhere"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["/v1/messages", "/v1/responses", "/v1/chat/completions"])
+@given(text=st.text(min_size=1), title=st.text(min_size=1), model=st.text(min_size=1))
+@settings(max_examples=50, deadline=None)
+def test_a_body_is_what_the_dialect_writes_to_the_byte(
+    prompt: str, endpoint: str, text: str, title: str, model: str
+) -> None:
+    provider = "anthropic" if endpoint == "/v1/messages" else "openai"
+    declared = Prompt.parse(prompt, "p")
+    enrichment = replace(ENRICHMENT, provider=provider, endpoint=endpoint, prompt=declared, model_name=model)
+    rendered = render(enrichment, pl.DataFrame({"document_id": ["1"], "text": [text], "title": [title]}))
+    if rendered.plan["reason"].item() is not None:
+        return
+    dialect = get_provider(provider, endpoint).dialect
+    body = orjson.dumps(dialect.body(enrichment.task, declared.render({"text": text, "title": title})))
+    fingerprint = hashlib.blake2b(f"{provider}\n{endpoint}\n".encode() + body, digest_size=16).hexdigest()
+    assert rendered.bodies == {fingerprint: body}
 
 
 def test_a_request_holds_the_rendered_prompt_and_the_schema() -> None:
