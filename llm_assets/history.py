@@ -97,18 +97,25 @@ def partition_amendments(
 def results_so_far(store: Store, shards: Sequence[Shard], output: OutputSchema | None = None) -> pl.LazyFrame:
     """All rows (RESULTS_SCHEMA) that came back for these shards.
 
-    With an output schema, answers to it that came while another was declared are judged by it now. Other answers that
-    are not judged belong to requests that nobody can want while it is declared.
+    With an output schema, answers to it that came while another was declared are judged by it now; all of them, where
+    it is a class of the user's own, as its validators may have changed since. Other answers that are not judged belong
+    to requests that nobody can want while it is declared.
     """
     done = [shard for shard in shards if shard.state not in ACTIVE]
     results = _results(store, done)
     if output is None:
         return results
-    answers = _results(store, [shard for shard in done if asked_for(shard, output)])
-    if answers.select(pl.col("judged").all()).collect().item():
+    again = pl.lit(True) if output.foreign else ~pl.col("judged")
+    judged = [
+        invalid_answers(answers, output)
+        for shard in done
+        if asked_for(shard, output)
+        for answers in [_answers(store, shard).filter(again).collect()]
+        if not answers.is_empty()
+    ]
+    if not judged:
         return results
-    unjudged = answers.filter(~pl.col("judged")).select("fingerprint", "wave", "answer").collect()
-    invalid = invalid_answers(unjudged, output).lazy()
+    invalid = pl.concat(judged).lazy()
     refused = pl.col("problem").is_not_null()
     return (
         results.join(invalid, on=("fingerprint", "wave"), how="left", maintain_order="left")
@@ -118,6 +125,10 @@ def results_so_far(store: Store, shards: Sequence[Shard], output: OutputSchema |
         )
         .drop("problem")
     )
+
+
+def _answers(store: Store, shard: Shard) -> pl.LazyFrame:
+    return _results(store, [shard]).filter(pl.col("reason").is_null()).select("fingerprint", "wave", "answer", "judged")
 
 
 def asked_for(shard: Shard, output: OutputSchema) -> bool:

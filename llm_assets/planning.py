@@ -31,6 +31,7 @@ from llm_assets.records import (
     FailureKind,
     Fingerprint,
     Plan,
+    Reason,
     Shard,
     ShardState,
 )
@@ -158,17 +159,21 @@ def _draft(
 
 def _known(
     platform: Platform, enrichment: Enrichment, partition: str, rounds: int, without: Sequence[str]
-) -> tuple[set[str], dict[Fingerprint, Amendment]]:
-    """The requests that are not to be sent, and how those that were sent before and are differ from the declared."""
+) -> tuple[set[str], set[str], dict[Fingerprint, Amendment]]:
+    """The requests that are not to be sent, those of which an answer is of no use here, and how requests that were sent
+    before and are again differ from the declared.
+    """
     settled: set[str] = set()
+    useless: set[str] = set()
     amendments: dict[Fingerprint, Amendment] = {}
     unsettled = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
     sent = sum(shard.requests for shard in platform.ledger.shards(enrichment.name, partition))
     for part in parts_of(sent, platform.part_requests):
         standings = partition_standings(platform, enrichment, partition, rounds=rounds, part=part, without=without)
         settled.update(standings.filter(~unsettled)["fingerprint"])
+        useless.update(standings.filter(unsettled & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
         amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unsettled))
-    return settled, amendments
+    return settled, useless, amendments
 
 
 def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
@@ -239,14 +244,14 @@ class _Draft:
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
-    def render(self, settled: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
+    def render(self, settled: set[str], useless: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
         """Read the documents by slices and pack each request that is not settled, once."""
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
         for documents in document_slices(self._platform, self._enrichment, self._partition):
             rendered = renderer.render(documents)
             self._slices.append(rendered.plan)
             self._digest.update(rendered.plan.write_ndjson().encode())
-            self._take_from_elsewhere(rendered.plan["fingerprint"], settled)
+            self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
             for fingerprint, body in rendered.bodies.items():
                 if fingerprint not in settled:
                     settled.add(fingerprint)
@@ -320,10 +325,10 @@ class _Draft:
         self._written.append(path)
         return key, path
 
-    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: set[str]) -> None:
+    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: set[str], useless: set[str]) -> None:
         """Settle what other partitions have the answer to."""
         known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
-        taken = known.filter(pl.Series([fingerprint not in settled for fingerprint in known], dtype=pl.Boolean))
+        taken = known.filter(pl.Series([one not in settled and one not in useless for one in known], dtype=pl.Boolean))
         settled.update(taken)
         self._taken.append(taken)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import BaseModel, ConfigDict, field_validator
 
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.history import asked_for, results_so_far
 from llm_assets.output_schema import OutputSchema
@@ -129,3 +131,52 @@ def test_two_schemas_are_one_when_only_the_order_of_their_keys_differs() -> None
     again = OutputSchema.from_fields("other", fields, "elsewhere")
     turned = replace(schema, json_schema=dict(reversed(schema.json_schema.items())))
     assert schema.digest == again.digest == turned.digest != OTHER.digest
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(extra="forbid", title="Labels")
+    sentiment: str
+
+
+class Tight(Loose):  # the same JSON schema: without docstrings, which would be descriptions in it
+    @field_validator("sentiment")
+    @classmethod
+    def known(cls, value: str) -> str:
+        if value not in ("negative", "neutral"):
+            raise ValueError("not of today's list")
+        return value
+
+
+def of_class(first: Enrichment, model: type[BaseModel]) -> Enrichment:
+    output = OutputSchema.from_class_path(f"{__name__}:{model.__name__}", "test")
+    return replace(first, output=replace(output, name="labels"))
+
+
+def test_a_tighter_validator_judges_what_is_taken_from_another_day(
+    platform: Platform, first: Enrichment, emulator: Emulator
+) -> None:
+    loose, tight = of_class(first, Loose), of_class(first, Tight)
+    assert loose.output.digest == tight.output.digest
+    run(platform, loose, ["good", "bad"])
+    found = enriched(platform, loose)["sentiment"].to_list()
+    write_documents(platform, ["good", "bad"], "2026-11-02")
+    submit(platform, tight, "2026-11-02")
+    finish(platform, tight, "2026-11-02")
+    settled = enriched(platform, tight, "2026-11-02").height + failed(platform, tight, "2026-11-02").height
+    assert settled == 2
+    assert not set(enriched(platform, tight, "2026-11-02")["sentiment"]) - {"negative", "neutral"}
+    assert set(found) - {"negative", "neutral"}, "nothing was refused: the test has lost its point"
+
+
+def test_a_tighter_validator_judges_what_is_not_published_yet(
+    platform: Platform, first: Enrichment, emulator: Emulator
+) -> None:
+    loose, tight = of_class(first, Loose), of_class(first, Tight)
+    emulator.faults([{"fault": "overloaded", "match": "later", "times": 1}])
+    write_documents(platform, ["good", "bad", "later"])
+    submit(platform, loose)
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    assert not collect_partition(platform, loose, P).published
+    finish(platform, tight)
+    assert enriched(platform, tight).height + failed(platform, tight).height == 3
+    assert not set(enriched(platform, tight)["sentiment"]) - {"negative", "neutral"}
