@@ -119,7 +119,9 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
             with attempt, platform.store.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-                _check_complete(shard, batch, intake, expected=min(batch.counts.finished, len(sent)))
+                # Counts that do not add up to what was sent say nothing about how much there should be.
+                counted = batch.counts.finished if batch.counts.total >= len(sent) else len(sent)
+                _check_complete(shard, batch, intake, expected=min(counted, len(sent)))
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
         gone = platform.missing_for_good(shard, error)

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
@@ -41,6 +42,8 @@ from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
 
 SLICE_ROWS = 5_000
+# How often planning begins anew because another run planned the partition meanwhile.
+_CONFLICTS_MAX = 3
 # How far back the evidence for estimates goes.
 _EVIDENCE_AGE = timedelta(days=90)
 
@@ -59,12 +62,13 @@ def plan_partition(
     Requests that are answered, waiting or finally failed are not sent again. `retry_failed` grants those whose
     attempts are used up as many again; `release_hold` says that somebody has acted, and without it a held plan stays.
     Documents come from the store. Returns the plan that is now current, which is another run's when that one was
-    faster.
+    faster and wanted the same. Raises PlanConflict when others are faster time and again.
 
     What is planned is charged to the budgets as the most that it may cost. Where that is too much for one of them, the
     plan is held.
     """
-    plan = _plan(platform, enrichment, partition, retry_failed=retry_failed, release_hold=release_hold)
+    turns = Retrying(retry=retry_if_exception_type(PlanConflict), stop=stop_after_attempt(_CONFLICTS_MAX), reraise=True)
+    plan = turns(_plan, platform, enrichment, partition, retry_failed=retry_failed, release_hold=release_hold)
     return plan if plan.held else _within_budgets(platform, enrichment, plan)
 
 
@@ -96,7 +100,7 @@ def _plan(
     rounds = current.rounds if current else 1
     if retry_failed and _has_failed(platform, enrichment, partition, rounds):
         rounds += 1
-    elif current is not None and current.published_at and inputs and current.inputs == inputs:
+    elif current is not None and inputs and current.inputs == inputs and _is_done(platform, current):
         return current  # every document has its outcome, and nothing has changed since
     draft = _draft(platform, enrichment, partition, current, rounds)
     if inputs != _inputs(platform, enrichment, partition):
@@ -107,37 +111,48 @@ def _plan(
         draft.discard()
         draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
         plan = draft.plan(current, rounds, inputs)
-    if plan == current and not draft.reused:
+    if plan == current and not draft.reused and not unsent:
         draft.discard()
         return plan
     try:
         draft.write_plan(plan)
-        new = [*draft.shards, *draft.reused]
+        new = [replace(shard, plan_digest=plan.digest) for shard in (*draft.shards, *draft.reused)]
         platform.ledger.record_plan(plan, new, replaces=current, withdraws=[shard.key for shard in unsent])
     except PlanConflict:
         draft.discard()
-        return platform.ledger.plan(enrichment.name, partition) or plan
+        raise
     for shard in unsent:
         platform.store.local(platform.request_file(shard)).unlink(missing_ok=True)
     return plan
 
 
+def _is_done(platform: Platform, plan: Plan) -> bool:
+    """Whether a plan is published, and nothing of an earlier one has come back that is to be taken back."""
+    return plan.published_at is not None and not _unsent(platform, plan, all_of_them=False)
+
+
 def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
     """Whether there is anything that another round could help: asking twice for one must not grant two."""
     standings = partition_standings(platform, enrichment, partition, rounds=rounds)
-    failed = (pl.col("standing") == Standing.FAILED) & (pl.col("kind") != FailureKind.PERMANENT)
+    helps = (pl.col("kind") != FailureKind.PERMANENT) | (pl.col("reason") == Reason.ABANDONED)
+    failed = (pl.col("standing") == Standing.FAILED) & helps
     return not standings.filter(failed).is_empty()
 
 
 def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]:
     """The shards that were planned, never sent, and are to be taken back.
 
-    When the plan changes, they hold requests that may not be wanted any more. Others whose file is lost can never be
-    sent: their requests go into new ones.
+    When the plan changes, they hold requests that may not be wanted any more, and so do those of an earlier plan, which
+    were with the provider when it changed and came back. Others whose file is lost can never be sent: their requests go
+    into new ones.
     """
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
-    return [shard for shard in planned if all_of_them or not platform.store.exists(platform.request_file(shard))]
+    return [
+        shard
+        for shard in planned
+        if all_of_them or not shard.is_of(plan) or not platform.store.exists(platform.request_file(shard))
+    ]
 
 
 def _draft(
@@ -305,13 +320,15 @@ class _Draft:
 
     def discard(self) -> None:
         """Remove what was written: another run's plan holds, or this one could not be finished."""
-        self._packer.close()
+        self._packer.abandon()
         for path in self._written:
             path.unlink(missing_ok=True)
 
     def _refused_requests(self) -> int | None:
-        """How many requests the smallest shard of the partition had that the provider never had room for."""
+        """How many requests the smallest shard of the current plan had that the provider never had room for."""
+        current = self._platform.ledger.plan(self._enrichment.name, self._partition)
         shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
+        shards = [shard for shard in shards if current and shard.is_of(current)]
         no_room = [shard for shard in shards if shard.collected_at and self._platform.had_no_room(shard)]
         return min((shard.requests for shard in no_room), default=None)
 

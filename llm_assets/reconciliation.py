@@ -86,8 +86,13 @@ def candidates(shard: Shard, batches: Iterable[Batch], taken: Collection[str], *
     """The batches that a claim may be in, in the order given. Pure; see `verdict`."""
     ours = [b for b in batches if b.batch_id not in taken and b.batch_id not in shard.past_batches]
     if stamped:
-        return [batch for batch in ours if batch.stamp == shard.key]
+        return [batch for batch in ours if batch.stamp == shard.key or _of_its_file(shard, batch)]
     return [batch for batch in ours if batch.counts.total == shard.requests and _of_this_claim(shard, batch)]
+
+
+def _of_its_file(shard: Shard, batch: Batch) -> bool:
+    """Whether a batch was made of the file that was uploaded for the shard: not all servers give back the stamp."""
+    return batch.stamp is None and batch.staged_id is not None and batch.staged_id == shard.staged_id
 
 
 def _of_this_claim(shard: Shard, batch: Batch) -> bool:
@@ -151,6 +156,10 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
     Raises LLMAssetsError, and settles nothing, when the claim is not open, its run may be alive, or what the provider
     says speaks against it.
     """
+    if decision is Decision.ABANDON and (lost := _out_of_reach(platform, key)):
+        platform.ledger.decided(key, decision, batch_id=lost.batch_id, operator=operator)
+        _give_up(platform, lost, operator)
+        return
     shard = next((shard for shard in platform.ledger.unfinished_claims() if shard.key == key), None)
     if shard is None:
         raise LedgerError(f"no claim of shard {key!r} is open; `llm-assets reconcile` lists those that are")
@@ -170,6 +179,7 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
         later = None if shard.owner == platform.owner else platform.clock() + platform.ledger.lingers
         platform.ledger.released(key, of_owner=platform.owner, message=message, not_before=later)
     else:
+        _check_no_proof(platform, shard, client)
         platform.ledger.decided(key, decision, batch_id=None, operator=operator)
         _abandon(platform, shard, operator)
 
@@ -265,28 +275,57 @@ def _answers(platform: Platform, client: Client, shard: Shard, batch: Batch) -> 
 def _check_adoption(platform: Platform, shard: Shard, batch: Batch) -> None:
     if platform.ledger.known_batches([batch.batch_id]):
         raise LedgerError(f"batch {batch.batch_id} belongs to another shard; nothing was changed")
-    if platform.dialect_of(shard).carries_stamp and batch.stamp != shard.key:
+    if platform.dialect_of(shard).carries_stamp and batch.stamp != shard.key and not _of_its_file(shard, batch):
         raise LedgerError(f"batch {batch.batch_id} carries the stamp {batch.stamp!r}, not {shard.key!r}")
     if batch.counts.total not in (0, shard.requests):
         raise LedgerError(f"batch {batch.batch_id} has {batch.counts.total:,} requests, the shard {shard.requests:,}")
 
 
 def _check_no_proof(platform: Platform, shard: Shard, client: Client) -> None:
-    """Sending again what the provider certainly has is no decision but a mistake."""
-    if not platform.dialect_of(shard).carries_stamp:
-        return
-    for batch in candidates(shard, _batches_since(client, shard), (), stamped=True):
-        raise LedgerError(f"batch {batch.batch_id} carries the stamp of shard {shard.key}: adopt it; nothing was sent")
+    """Sending again what the provider certainly has, or giving it up, is no decision but a mistake."""
+    batches = _batches_since(client, shard)
+    if platform.dialect_of(shard).carries_stamp:
+        proven = next(iter(candidates(shard, batches, (), stamped=True)), None)
+    else:
+        taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
+        proven = _despite_its_size(platform, client, shard, batches, taken)
+    if proven:
+        raise LedgerError(f"batch {proven.batch_id} is shard {shard.key}'s: adopt it; nothing was changed")
 
 
 def _abandon(platform: Platform, shard: Shard, operator: str) -> None:
+    message, results = _given_up(platform, shard, operator)
+    platform.ledger.rejected(
+        shard.key, results, of_owner=platform.owner, code="abandoned", message=message, billed=True
+    )
+
+
+def _out_of_reach(platform: Platform, key: str) -> Shard | None:
+    """The shard, if it was sent with a key that is not set: nobody can ask about it, but it can be given up."""
+    for other in other_accounts(platform):
+        for shard in other.shards:
+            if shard.key == key and (shard.state is not ShardState.SUBMITTING or _take_over(platform, shard)):
+                return shard
+    return None
+
+
+def _give_up(platform: Platform, shard: Shard, operator: str) -> None:
+    if shard.state is ShardState.SUBMITTING:
+        _abandon(platform, platform.ledger.shard(shard.key), operator)
+        return
+    message, results = _given_up(platform, shard, operator)
+    if shard.state is ShardState.SUBMITTED:
+        platform.ledger.vanished(shard, message)
+    platform.ledger.collected(shard, results)
+
+
+def _given_up(platform: Platform, shard: Shard, operator: str) -> tuple[str, str]:
+    """Write the outcome of requests that nobody waits for any more. Returns the message and the table."""
     message = f"{operator} gave up the batch that this was sent in"
     table = same_outcome(sent_fingerprints(platform.store, shard), Reason.ABANDONED, "abandoned", message, shard.wave)
     results = platform.store.new_results(shard, platform.new_key())
     platform.store.write(results, table)
-    platform.ledger.rejected(
-        shard.key, results, of_owner=platform.owner, code="abandoned", message=message, billed=True
-    )
+    return message, results
 
 
 # -- the parts of both

@@ -158,7 +158,8 @@ class Batch:
     """A provider's batch as it stands now.
 
     `stamp` is the submission key where the provider carries metadata, else None. `outputs` are what the
-    provider's `download` needs (a results URL, file ids); `code` and `message` say why a batch FAILED.
+    provider's `download` needs (a results URL, file ids); `code` and `message` say why a batch FAILED. `staged_id` is
+    the uploaded file that it was made of, where there is one.
     """
 
     batch_id: str
@@ -169,6 +170,7 @@ class Batch:
     outputs: tuple[str, ...] = ()
     code: str = ""
     message: str = ""
+    staged_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +254,7 @@ class Shard:
     table that holds them once collected. `tokens` are those that it will read and `expected_usd` what it will cost, as
     estimated when it was planned; `at_most_usd` is what it cannot cost more than. `charge_usd` is what it takes of the
     budgets since `charged_at`: the most that it may cost, and once that is known what it did cost. `swept_at` is when
-    its request file was deleted, `forgotten_at` when what the provider kept of it was.
+    its request file was deleted, `forgotten_at` when what the provider kept of it was. `plan_digest` is its plan's.
     """
 
     key: str
@@ -293,6 +295,11 @@ class Shard:
     forgotten_at: datetime | None = None
     code: str = ""
     message: str = ""
+    plan_digest: str = ""
+
+    def is_of(self, plan: Plan) -> bool:
+        """Whether the shard was made for this plan; one that does not say was made by an older release."""
+        return self.plan_digest in ("", plan.digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

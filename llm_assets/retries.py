@@ -81,9 +81,10 @@ def standings(
 
     `wanted` are the plan's distinct fingerprints, `results` all rows so far (RESULTS_SCHEMA), `in_flight` the
     fingerprints in shards that are not collected. In each of the `rounds` that somebody granted, a request may fail
-    `attempts_max` times, and its invalid answer is shown to the model REPAIRS_MAX times; a truncated answer is given
-    more room `truncations_max` times in all. Returns a row a request: fingerprint, standing, attempts, truncations,
-    invalid (how often its answer broke the schema), and reason, kind of the last failure (null without one).
+    `attempts_max` times, its invalid answer is shown to the model REPAIRS_MAX times, and it may be given up by an
+    operator once; a truncated answer is given more room `truncations_max` times in all. Returns a row a request:
+    fingerprint, standing, attempts, truncations, invalid (how often its answer broke the schema), and reason, kind of
+    the last failure (null without one).
     """
     frame = pl.LazyFrame({"fingerprint": wanted}).join(_history(results), on="fingerprint", how="left")
     waiting = pl.col("fingerprint").is_in(in_flight.implode())
@@ -94,6 +95,7 @@ def standings(
         | ((reason == Reason.TRUNCATED) & (pl.col("truncations") > truncations_max))
         | ((reason == Reason.INVALID_ANSWER) & (pl.col("invalid") > REPAIRS_MAX * rounds))
     )
+    gave_up = (reason == Reason.ABANDONED) & (pl.col("abandoned") < rounds)
     never_room = (kind == FailureKind.CAPACITY) & (pl.col("capacity") >= CAPACITY_REFUSALS_MAX * rounds)
     standing = (
         pl.when(pl.col("answered").fill_null(False))
@@ -105,6 +107,8 @@ def standings(
         .when(kind == FailureKind.SYSTEMIC)
         .then(pl.lit(Standing.HELD.value))
         .when((kind == FailureKind.CAPACITY) & ~never_room)
+        .then(pl.lit(Standing.DUE.value))
+        .when(gave_up)
         .then(pl.lit(Standing.DUE.value))
         .when((kind == FailureKind.PERMANENT) | never_room | exhausted)
         .then(pl.lit(Standing.FAILED.value))
@@ -171,6 +175,7 @@ def _history(results: pl.LazyFrame) -> pl.LazyFrame:
             attempts=counted.sum().cast(pl.Int32),
             truncations=(pl.col("reason") == Reason.TRUNCATED).sum().cast(pl.Int32),
             invalid=(pl.col("reason") == Reason.INVALID_ANSWER).sum().cast(pl.Int32),
+            abandoned=(pl.col("reason") == Reason.ABANDONED).sum().cast(pl.Int32),
             capacity=(pl.col("kind") == FailureKind.CAPACITY).sum().cast(pl.Int32),
             reason=pl.col("reason").filter(failed).last(),
             kind=pl.col("kind").filter(failed).last(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -86,6 +87,14 @@ class Packer:
         file.close()
         self._finished.append(shard)
         self._open = None
+
+    def abandon(self) -> None:
+        """Let go of the open shard as it is: its file is about to be removed."""
+        if self._open is not None:
+            _, file = self._open
+            self._open = None
+            with suppress(OSError):  # on a full disk, what is still to be written cannot be
+                file.close()
 
     def take_finished(self) -> list[PackedShard]:
         """The shards that were finished since the last call."""

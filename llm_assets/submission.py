@@ -67,8 +67,8 @@ def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None) -> 
     for shard in sorted(shards, key=lambda shard: shard.charged_at or now):
         if shard.state is not ShardState.PLANNED or (shard.not_before and shard.not_before > now):
             continue
-        if shard.charged_at is None:
-            continue  # no budget has room for it yet
+        if shard.charged_at is None or not shard.is_of(plan):
+            continue  # no budget has room for it yet, or nobody wants it any more
         if quota and (reason := _no_room(platform, shard, quota)):
             platform.ledger.waits(shard.key, reason, not_before=now + ASKS_AGAIN)
             sent = replace(sent, later=sent.later + 1)

@@ -18,6 +18,7 @@ from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
     P,
     enriched,
+    failed,
     finish,
     labels,
     open_platform,
@@ -120,12 +121,30 @@ def test_what_is_sent_again_is_sent_at_once(platform: Platform, enrichment: Enri
     assert {content["billed"] for content in emulator.contents()} == {1}
 
 
-def test_what_carries_the_stamp_is_not_sent_again(platform: Platform, emulator: Emulator) -> None:
-    key = lose(platform, labels("openai"), emulator, "dropped_after_store")
-    with pytest.raises(LedgerError, match="carries the stamp"):
-        decide(platform, key, Decision.RESEND, batch_id=None, operator=BY)
+@pytest.mark.parametrize("decision", [Decision.RESEND, Decision.ABANDON])
+def test_what_the_provider_is_proven_to_have_is_not_sent_again_and_not_given_up(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator, decision: Decision
+) -> None:
+    key = lose(platform, enrichment, emulator, "dropped_after_store")
+    with pytest.raises(LedgerError, match="adopt it; nothing was changed"):
+        decide(platform, key, decision, batch_id=None, operator=BY)
     assert platform.ledger.shard(key).state is ShardState.SUBMITTING
     assert platform.ledger.decisions(key) == []
+
+
+def test_what_was_given_up_is_sent_when_somebody_asks_for_failures_again(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    key = lose(platform, enrichment, emulator, "dropped_before_store")
+    decide(platform, key, Decision.ABANDON, batch_id=None, operator=BY)
+    finish(platform, enrichment)
+    assert failed(platform, enrichment).height == len(TEXTS)
+    submit(platform, enrichment)
+    assert emulator.accounting()["requests"] == 0
+    submit(platform, enrichment, retry_failed=True)
+    finish(platform, enrichment)
+    assert enriched(platform, enrichment).height == len(TEXTS)
+    assert {content["billed"] for content in emulator.contents()} == {1}
 
 
 def test_an_abandoned_shard_fails_its_documents_and_sends_nothing(

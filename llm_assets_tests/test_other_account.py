@@ -10,10 +10,10 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.platform import Platform
 from llm_assets.providers import Credentials
-from llm_assets.reconciliation import other_accounts, take_over
-from llm_assets.records import ShardState
+from llm_assets.reconciliation import Decision, decide, other_accounts, take_over
+from llm_assets.records import Reason, ShardState
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, enriched, finish, labels, submit, write_documents
+from llm_assets_tests.platforms import P, Time, enriched, failed, finish, labels, submit, write_documents
 
 LATER = "2026-11-02"
 TEXTS: list[str | None] = [f"Review {number}: a good thing." for number in range(10)]
@@ -97,3 +97,19 @@ def test_without_a_batch_there_is_no_proof(
     (found,) = take_over(rotated, "somebody@host")
     assert found.proof is None
     assert len(other_accounts(rotated)) == 1
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["in-flight", "outcome-unknown"])
+def test_what_nobody_can_ask_about_can_be_given_up(
+    empty: Platform, rotated: Platform, emulator: Emulator, enrichment: Enrichment, known: bool
+) -> None:
+    emulator.hold(True)
+    emulator.faults([] if known else [{"fault": "dropped_after_store", "times": 1}])
+    write_documents(empty, TEXTS)
+    submit(empty, enrichment)
+    empty.close()
+    (shard,) = rotated.ledger.shards(enrichment.name, P)
+    decide(rotated, shard.key, Decision.ABANDON, batch_id=None, operator="somebody@host")
+    finish(rotated, enrichment)
+    assert set(failed(rotated, enrichment)["reason"]) == {Reason.ABANDONED}
+    assert rotated.ledger.shard(shard.key).charge_usd == shard.at_most_usd  # it may have been paid for

@@ -11,7 +11,14 @@ from llm_assets_tests import samples
 
 CLAIMED = samples.NOW
 DELAY = timedelta(minutes=2)
-SHARD = replace(samples.SHARD, requests=100, state=ShardState.SUBMITTING, claimed_at=CLAIMED, past_batches=("past",))
+SHARD = replace(
+    samples.SHARD,
+    requests=100,
+    state=ShardState.SUBMITTING,
+    claimed_at=CLAIMED,
+    past_batches=("past",),
+    staged_id="file",
+)
 BATCH = Batch("b", BatchState.IN_PROGRESS, CLAIMED + timedelta(seconds=3), BatchCounts(total=100))
 
 
@@ -20,6 +27,7 @@ def batch(batch_id: str, **changes: object) -> Batch:
 
 
 OURS = batch("ours", stamp="k", counts=BatchCounts(total=7))
+OF_OUR_FILE = batch("ours", stamp=None, staged_id="file")
 
 
 def test_a_call_that_took_long_may_show_its_batch_as_long_after_its_end() -> None:
@@ -48,6 +56,9 @@ def test_a_stamp_is_believed_whatever_the_clocks_say() -> None:
     ("stamped", "batches", "minutes", "expected"),
     [
         pytest.param(True, [batch("x", stamp="other"), OURS], 0, Adopt(OURS), id="stamp-finds-it-whatever-its-size"),
+        pytest.param(True, [OF_OUR_FILE], 9, Adopt(OF_OUR_FILE), id="a-server-without-stamps-names-the-file"),
+        pytest.param(True, [replace(OF_OUR_FILE, staged_id="theirs")], 9, Release(), id="another-file"),
+        pytest.param(True, [replace(OF_OUR_FILE, stamp="theirs")], 9, Release(), id="our-file-with-another-stamp"),
         pytest.param(True, [batch("x", stamp="other")], 5, Release(), id="stamp-of-another"),
         pytest.param(True, [batch("x")], 5, Release(), id="stamps-are-carried-and-this-has-none"),
         pytest.param(True, [], 1, Wait(), id="not-visible-yet"),

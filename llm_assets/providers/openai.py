@@ -367,6 +367,7 @@ def _batch(reply: object) -> Batch:
         outputs=tuple(one for one in (reply.output_file_id, reply.error_file_id) if one),
         code=_code(errors[0]) if errors else "",
         message=_errors_message(errors),
+        staged_id=text(getattr(reply, "input_file_id", None)) or None,
     )
 
 

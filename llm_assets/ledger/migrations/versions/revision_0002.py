@@ -34,6 +34,7 @@ def upgrade() -> None:
     op.add_column("shards", sa.Column("at_most_usd", sa.Double, nullable=False, server_default="0"))
     op.add_column("shards", sa.Column("charge_usd", sa.Double, nullable=False, server_default="0"))
     op.add_column("shards", sa.Column("charged_at", _TIME))
+    op.add_column("shards", sa.Column("plan_digest", sa.Text, nullable=False, server_default=""))
     op.create_index("shards_by_collection", "shards", ["enrichment", "collected_at"])
     op.create_index("shards_by_charge", "shards", ["charged_at"])
     op.create_index("shards_to_sweep", "shards", ["enrichment", "swept_at", "collected_at"])
