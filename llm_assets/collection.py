@@ -30,6 +30,7 @@ from llm_assets.providers import FILE_NOT_VISIBLE, Client
 from llm_assets.publication import Oddities, Progress, settle
 from llm_assets.records import (
     Batch,
+    BatchCounts,
     BatchState,
     FailureKind,
     Reason,
@@ -119,14 +120,20 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
             with attempt, platform.store.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-                # Counts that do not add up to what was sent say nothing about how much there should be.
-                counted = batch.counts.finished if batch.counts.total >= len(sent) else len(sent)
-                _check_complete(shard, batch, intake, expected=min(counted, len(sent)))
+                _check_complete(shard, batch, intake, expected=expected_results(batch.counts, len(sent)))
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
         gone = platform.missing_for_good(shard, error)
         return intake if gone and error.code == _SHORT else None
     return intake
+
+
+def expected_results(counts: BatchCounts, sent: int) -> int:
+    """How many results an ended batch of so many requests should have. Pure.
+
+    Counts that do not add up to what was sent say nothing about that.
+    """
+    return min(counts.finished, sent) if counts.total >= sent else sent
 
 
 def _check_complete(shard: Shard, batch: Batch, intake: Intake, *, expected: int) -> None:

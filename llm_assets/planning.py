@@ -102,14 +102,17 @@ def _plan(
         rounds += 1
     elif current is not None and inputs and current.inputs == inputs and _is_done(platform, current):
         return current  # every document has its outcome, and nothing has changed since
-    draft = _draft(platform, enrichment, partition, current, rounds)
+    is_new = current is None or current.inputs != inputs
+    draft = _draft(platform, enrichment, partition, current, rounds, is_new)
     if inputs != _inputs(platform, enrichment, partition):
         inputs = ""  # the documents were replaced while they were read: whose plan this is, nobody can say
     plan = draft.plan(current, rounds, inputs)
     unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
     if unsent:
         draft.discard()
-        draft = _draft(platform, enrichment, partition, current, rounds, without=[shard.key for shard in unsent])
+        draft = _draft(
+            platform, enrichment, partition, current, rounds, is_new, without=[shard.key for shard in unsent]
+        )
         plan = draft.plan(current, rounds, inputs)
     if plan == current and not draft.reused and not unsent:
         draft.discard()
@@ -161,9 +164,10 @@ def _draft(
     partition: str,
     current: Plan | None,
     rounds: int,
+    is_new: bool,
     without: Sequence[str] = (),
 ) -> _Draft:
-    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1)
+    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1, is_new=is_new)
     try:
         draft.render(*_known(platform, enrichment, partition, rounds, without))
     except BaseException:
@@ -243,8 +247,9 @@ def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str
 class _Draft:
     """A plan and its shards while they are being written: files first, the ledger last."""
 
-    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, wave: int) -> None:
+    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, *, wave: int, is_new: bool) -> None:
         self._platform = platform
+        self._is_new = is_new
         self._enrichment = enrichment
         self._partition = partition
         self._wave = wave
@@ -326,9 +331,9 @@ class _Draft:
 
     def _refused_requests(self) -> int | None:
         """How many requests the smallest shard of the current plan had that the provider never had room for."""
-        current = self._platform.ledger.plan(self._enrichment.name, self._partition)
+        if self._is_new:
+            return None  # what was too large before may not be wanted any more
         shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
-        shards = [shard for shard in shards if current and shard.is_of(current)]
         no_room = [shard for shard in shards if shard.collected_at and self._platform.had_no_room(shard)]
         return min((shard.requests for shard in no_room), default=None)
 

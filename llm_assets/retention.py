@@ -6,6 +6,7 @@ what was asked and what came back, stay.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,7 @@ def sweep(platform: Platform, enrichment: Enrichment, partition: str) -> list[st
     return [
         *_delete_request_files(platform, enrichment),
         *_delete_strangers(platform, enrichment, partition),
+        *_delete_left_behind(platform, enrichment, partition),
         *(_forget_batches(platform, enrichment) if enrichment.delete_at_provider else ()),
     ]
 
@@ -58,6 +60,20 @@ def _delete_strangers(platform: Platform, enrichment: Enrichment, partition: str
         with suppress(FileNotFoundError):
             old = datetime.fromtimestamp(file.stat().st_mtime, UTC) <= until
             if old and key not in known and (problem := _delete(file)):
+                yield problem
+                return
+
+
+def _delete_left_behind(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[str]:
+    """What was being downloaded or written when a process was killed. Nobody works at one thing for a day."""
+    until = platform.clock() - _PLANNING_MAX
+    for path in platform.store.left_behind(enrichment.name, partition, enrichment.documents):
+        with suppress(FileNotFoundError):
+            if datetime.fromtimestamp(path.stat().st_mtime, UTC) > until:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif problem := _delete(path):
                 yield problem
                 return
 

@@ -91,6 +91,17 @@ class Store:
         for file in sorted(self.local(self._batches(enrichment, partition)).glob("wave-*/*.json*")):
             yield file.name.partition(".")[0], file
 
+    def left_behind(self, enrichment: str, partition: str, documents: str) -> Iterator[Path]:
+        """What processes that were killed may have left: scratch folders, and files that did not take their places."""
+        yield from self.root.glob(".scratch-*")
+        yield from self.local(self._batches(enrichment, partition)).rglob(".*")
+        for folder in (
+            f"enrichments/{enrichment}/enriched",
+            f"enrichments/{enrichment}/failed",
+            f"documents/{documents}",
+        ):
+            yield from self.local(folder).glob(".*")
+
     # -- files
 
     def local(self, path: str) -> Path:

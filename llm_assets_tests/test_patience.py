@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from llm_assets.collection import collect_partition
+from llm_assets.collection import collect_partition, expected_results
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import IllegalTransition, LLMAssetsError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.polling import is_overdue, poll
-from llm_assets.records import Reason, Shard, ShardLimits, ShardState
+from llm_assets.records import BatchCounts, Reason, Shard, ShardLimits, ShardState
 from llm_assets.submission import send_planned
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
@@ -361,3 +361,17 @@ def test_missing_is_a_reason_of_its_own(platform: Platform, enrichment: Enrichme
     submit(platform, enrichment)
     finish(platform, enrichment)
     assert failed(platform, enrichment)["reason"].to_list() == [Reason.MISSING_RESULT]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        pytest.param(BatchCounts(total=10, succeeded=8, failed=2), 10, id="all"),
+        pytest.param(BatchCounts(total=10, succeeded=4), 4, id="cancelled-or-expired-on-the-way"),
+        pytest.param(BatchCounts(total=12, succeeded=12), 10, id="more-than-was-sent"),
+        pytest.param(BatchCounts(total=0), 10, id="no-counts-at-all"),
+        pytest.param(BatchCounts(total=7, succeeded=7), 10, id="counts-of-something-else"),
+    ],
+)
+def test_how_many_results_there_should_be(counts: BatchCounts, expected: int) -> None:
+    assert expected_results(counts, 10) == expected

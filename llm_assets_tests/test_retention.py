@@ -183,6 +183,25 @@ def test_files_of_a_plan_that_was_never_recorded_are_deleted_after_a_day(
     assert not stranger.exists()
 
 
+def test_what_killed_processes_left_is_deleted_after_a_day(
+    platform: Platform, enrichment: Enrichment, time: Time
+) -> None:
+    run(platform, enrichment, TEXTS)
+    root = platform.store.root
+    scratch = root / ".scratch-abc"
+    scratch.mkdir()
+    (scratch / "download.jsonl").write_text("an answer")
+    left = [root / "enrichments" / "labels" / "enriched" / f".{P}.parquet.abc", root / "documents" / "texts" / ".x.tmp"]
+    for path in left:
+        path.write_text("half a table")
+    assert sweep(platform, enrichment, P) == []
+    assert all(path.exists() for path in (scratch, *left))
+    time.passes(days=2)
+    assert sweep(platform, enrichment, P) == []
+    assert not any(path.exists() for path in (scratch, *left))
+    assert enriched(platform, enrichment).height == len(TEXTS)
+
+
 def test_a_file_that_cannot_be_deleted_is_told_and_tried_again(platform: Platform, enrichment: Enrichment) -> None:
     enrichment = replace(enrichment, request_files_days=0)
     run(platform, enrichment, TEXTS)
