@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from msgspec import structs
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -169,7 +170,12 @@ def preview(
         ahead = outlook(platform, target.declared, partition)
         answers = ask_some(platform, target.declared, partition, count) if count else []
     if as_json:
-        _print_json({"outlook": asdict(ahead), "answers": [asdict(each) for each in answers]})
+        _print_json(
+            {
+                "outlook": asdict(ahead),
+                "answers": [asdict(each) | {"usage": structs.asdict(each.usage)} for each in answers],
+            }
+        )
         return
     out = _console()
     if answers:

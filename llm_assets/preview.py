@@ -146,7 +146,7 @@ def _requests(platform: Platform, enrichment: Enrichment, partition: str) -> Ite
 
 def _answered(platform: Platform, enrichment: Enrichment, document_id: str, text: str, result: Result) -> Answered:
     usage = result.usage
-    tokens = pl.DataFrame({name: [getattr(usage, name)] for name in usage.__dataclass_fields__})
+    tokens = pl.DataFrame({name: [getattr(usage, name)] for name in usage.__struct_fields__})
     price = enrichment.price_at(platform.clock())
     return Answered(
         document_id=document_id,

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import dagster as dg
 
@@ -83,10 +84,10 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
             for problem in report.problems:
                 context.log.warning(problem)
             active = opened.ledger.active_shards()
-            requests = list(_run_requests(context, opened, enrichments, active, buried))
+            requests = list(islice(_run_requests(context, opened, enrichments, active, buried), RUNS_MAX))
             observed = list(_observations(enrichments, before, active))
         return dg.SensorResult(
-            run_requests=requests[:RUNS_MAX],
+            run_requests=requests,
             asset_events=observed,
             cursor=str(start + report.asked),
             skip_reason=None if requests else _idle(report, active),

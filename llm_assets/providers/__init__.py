@@ -119,7 +119,7 @@ class Provider:
     connect: Callable[[Credentials], Client]
 
 
-# provider name -> module; a third provider is one file with `provider(endpoint)` and one line here.
+# provider name -> module; a third provider is a module with `provider(endpoint)` and one line here.
 _MODULES = {"anthropic": "llm_assets.providers.anthropic", "openai": "llm_assets.providers.openai"}
 
 NAMES = tuple(_MODULES)
@@ -128,8 +128,8 @@ NAMES = tuple(_MODULES)
 def get_provider(name: str, endpoint: str | None = None) -> Provider:
     """The provider of this name, for one of its endpoints (None: its default).
 
-    Raises KeyError for an unknown name, ValueError for an endpoint that it does not batch. SDKs are imported
-    here and not before, as loading definitions should not cost a second per vendor.
+    Raises KeyError for an unknown name, ValueError for an endpoint that it does not batch. A vendor's SDK is imported
+    by `connect` and not before, as loading definitions should not cost a second per vendor.
     """
     provider: Provider = import_module(_MODULES[name]).provider(endpoint)
     return provider
