@@ -464,6 +464,15 @@ def test_why_an_openai_batch_failed(
     assert batch.counts == BatchCounts(0)
 
 
+def test_a_page_is_read_the_same_fast_or_with_care(server: Server, connect: Callable[[str], Client]) -> None:
+    batch = BATCH["anthropic"](id="b1", processing_status="ended", results_url="https://a/b")
+    odd = batch | {"request_counts": None}
+    server.will(*(json_reply({"data": data, "has_more": True}) for data in ([batch], [batch, odd])))
+    client = connect("anthropic")
+    (fast,) = client.batches().batches
+    assert client.batches().batches == (fast, replace(fast, counts=BatchCounts(0)))
+
+
 @pytest.mark.parametrize(
     ("provider", "queries"),
     [
