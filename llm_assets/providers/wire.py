@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
@@ -40,8 +40,11 @@ DOWNLOAD_TIMEOUT = httpx2.Timeout(connect=5.0, read=120.0, write=30.0, pool=5.0)
 MESSAGE_CHARACTERS_MAX = 200
 # The custom_id of a request that went without a batch.
 ASKED = b"ask"
-# A header that asks for more is nonsense, and would break who calculates with it.
-_RETRY_AFTER_S_MAX = 86_400.0
+# Nobody is kept from asking again for longer, whatever a header says.
+_RETRY_AFTER_S_MAX = 3_600.0
+
+# Not an apostrophe within a word.
+_QUOTATION = re.compile(r"(?<!\w)['`‘]|[\"“«]")
 
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -108,6 +111,8 @@ _BY_STATUS: dict[int, _ErrorType | dict[Effect, _ErrorType]] = {
     404: _NOT_FOUND,
     408: _TRY_AGAIN,
     409: _TRY_AGAIN,
+    425: _TRY_AGAIN,
+    499: _TRY_AGAIN,
     410: _NOT_FOUND,
     429: CapacityError,
 }
@@ -133,8 +138,27 @@ def asking(
 def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
+    advice = _advice(kind)
+    if call.effect is not Effect.READ:
+        refusal = replace(refusal, message=unquoted(refusal.message))
+        if kind is RequestRejected and not _is_of_the_request(refusal):
+            kind, advice = (
+                SystemicError,
+                f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?",
+            )
     code = TOO_LARGE if refusal.status == 413 else refusal.code or refusal.type or f"http_{refusal.status}"
-    return kind(f"{call}: {refusal}{_advice(kind)}", code=code, retry_after_s=refusal.retry_after_s)
+    return kind(f"{call}: {refusal}{advice}", code=code, retry_after_s=refusal.retry_after_s)
+
+
+def unquoted(message: str) -> str:
+    """A vendor's words about what was sent, up to the first quotation: it may be a document's."""
+    quotation = _QUOTATION.search(message)
+    return f"{message[: quotation.start()]}…" if quotation else message
+
+
+def _is_of_the_request(refusal: Refusal) -> bool:
+    """Whether a refusal says that something is wrong with what was sent, and in the vendor's own way."""
+    return refusal.status == 413 or (refusal.status in (400, 422) and bool(refusal.type or refusal.code))
 
 
 def unreachable(call: Call, cause: BaseException | None) -> ProviderError:

@@ -145,7 +145,8 @@ def test_openai_uploads_the_shard_and_creates_with_a_stamp(
         "completion_window": "24h",
         "metadata": {"llm_assets_submission": "k1"},
     }
-    assert batch == Batch("batch_1", BatchState.IN_PROGRESS, CREATED, BatchCounts(6, 5, 1), stamp="k1")
+    expected = Batch("batch_1", BatchState.IN_PROGRESS, CREATED, BatchCounts(6, 5, 1), stamp="k1", staged_id="file-1")
+    assert batch == expected
 
 
 @pytest.mark.parametrize("provider", BOTH)
@@ -249,6 +250,41 @@ def test_http_errors(
         assert DOCUMENT not in str(error)
         assert error.__suppress_context__
         assert len(server.asked) == 1, "nothing is sent again by the SDK"
+
+
+@pytest.mark.parametrize("status", [400, 405, 407, 411, 415, 421, 422, 426, 431, 451])
+@pytest.mark.parametrize("provider", BOTH)
+def test_what_stands_in_between_rejects_nothing_for_good(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, status: int
+) -> None:
+    server.will(Reply(status, f"<html>{DOCUMENT}</html>".encode(), content_type="text/html"))
+    with pytest.raises(SystemicError, match="or one of a proxy or wrong base URL") as raised:
+        create(connect(provider), shard)
+    assert DOCUMENT not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("provider", "verb"), [("anthropic", "create"), ("openai", "stage"), ("openai", "create")])
+def test_nothing_follows_to_another_host(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, verb: str, status: int
+) -> None:
+    server.will(Reply(status, headers={"location": f"{server.url}/elsewhere"}))
+    with pytest.raises(SystemicError, match=f"HTTP {status}"):
+        call(connect(provider), verb, shard)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 422, 429, 500])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_document_that_the_provider_quotes_is_left_out(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, status: int
+) -> None:
+    error = {"type": "some_error", "message": f"invalid value: '{DOCUMENT}'"}
+    server.will(json_reply({"type": "error", "error": error}, status=status))
+    with pytest.raises(ProviderError) as raised:
+        create(connect(provider), shard)
+    assert "invalid value: …" in str(raised.value)
+    assert DOCUMENT not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from llm_assets.errors import OutcomeUnknown, ProviderError, TransientError
-from llm_assets.providers.wire import Call, Effect, Refusal, retry_after_s, same_origin, unreachable
+from llm_assets.providers.wire import Call, Effect, Refusal, retry_after_s, same_origin, unquoted, unreachable
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from llm_assets.providers.wire import Call, Effect, Refusal, retry_after_s, same
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
         ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "inf"}, 86_400.0),
+        ({"retry-after": "inf"}, 3_600.0),
         ({"retry-after": "nan"}, 0.0),
     ],
 )
@@ -66,3 +66,17 @@ def test_only_what_was_provably_never_sent_may_be_paid_for_again(
     assert type(unreachable(Call("p", "create", Effect.PAID), cause)) is paid
     assert type(unreachable(Call("p", "stage", Effect.FREE), cause)) is TransientError
     assert type(unreachable(Call("p", "batch", Effect.READ), cause)) is TransientError
+
+
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        pytest.param("max_tokens: Field required", "max_tokens: Field required", id="nothing-quoted"),
+        pytest.param("Couldn't read 'the patient'", "Couldn't read …", id="an-apostrophe-is-none"),
+        pytest.param('invalid value: "the patient"', "invalid value: …", id="double"),
+        pytest.param("`the patient` is no value", "…", id="at-once"),
+        pytest.param("value=“the patient", "value=…", id="never-closed"),
+    ],
+)
+def test_quotations_are_left_out(message: str, kept: str) -> None:
+    assert unquoted(message) == kept
