@@ -35,7 +35,7 @@ ID_CHARS_MAX = 512
 SLICE_ROWS = 20_000
 EXAMPLES = 5
 NAMES_TOLD = 30
-NAME_CHARS_TOLD = 40
+_NAME_LIKE = re.compile(r"[^\W\d][\w.-]{0,39}")  # no blanks: with them, names are not told from texts
 
 FORMATS = ("csv", "jsonl", "parquet")
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -303,10 +303,16 @@ class _File:
 
 
 def _listed(names: Collection[str]) -> str:
-    """Column names for a message; without a header line, the first document's text would be among them."""
-    told = [repr(name) for name in names if len(name) <= NAME_CHARS_TOLD][:NAMES_TOLD]
+    """Column names for a message, where they are no more than names: without a header line they would be the first
+    document's values.
+    """
+    if not names:
+        return "no columns"
+    if not all(_NAME_LIKE.fullmatch(name) for name in names):
+        return f"{len(names)} columns, not all with plain names: does it begin with a line of names?"
+    told = [repr(name) for name in names][:NAMES_TOLD]
     more = len(names) - len(told)
-    return ", ".join(told + [f"{more} that are long or many"] * (more > 0)) or "no columns"
+    return ", ".join(told + [f"{more} more"] * (more > 0))
 
 
 def _check_same(first: _File, other: _File) -> None:

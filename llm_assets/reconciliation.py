@@ -409,6 +409,8 @@ def _batches_since(client: Client, shard: Shard) -> list[Batch]:
     found: list[Batch] = []
     for _ in range(_PAGES_MAX):
         page = client.batches(cursor)
+        if page.unread:  # one of them may be the batch that is looked for
+            raise OutcomeUnknown(f"shard {shard.key}: {page.unread} batches that the provider lists cannot be read")
         found += page.batches
         cursor = page.cursor
         if cursor is None or any(batch.created_at < since for batch in page.batches):

@@ -175,10 +175,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchPage:
-    """One page of the provider's list, newest first; `cursor` asks for the next one, None at the end."""
+    """One page of the provider's list, newest first; `cursor` asks for the next one, None at the end.
+
+    `unread` counts entries that are not what the provider documents.
+    """
 
     batches: tuple[Batch, ...]
     cursor: str | None
+    unread: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

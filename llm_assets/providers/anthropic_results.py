@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from llm_assets.providers.bodies import Json, Wire, count, items, mapping, ordinary, result_row, short, text
+from llm_assets.providers.bodies import COUNT_MAX, Json, Wire, count, items, mapping, ordinary, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours, for error types, error codes, result types and stop reasons alike.
@@ -36,7 +36,7 @@ REASONS = {
 }
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 
 class _Kept(Wire):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 import orjson
 
-from llm_assets.records import Message, Task
+from llm_assets.records import Batch, BatchPage, Message, Task
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
 
 RESULT_MESSAGE_CHARACTERS_MAX = 300
+# Whatever is said to be more than this of anything is no count.
+COUNT_MAX = 1 << 53
 
 
 class Wire(msgspec.Struct, gc=False):
@@ -118,7 +121,23 @@ def text(value: object) -> str:
 
 def count(value: object) -> int:
     """`value` if it is a count, else 0."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= COUNT_MAX else 0
+
+
+def read_page(data: object, read: Callable[[object], Batch], *, more: object) -> BatchPage:
+    """A page of a list as the SDK read it; entries that cannot be read are counted, and no reason to lose the others.
+
+    Raises ValueError for what is no page, or has nothing that can be read: an empty page says that nothing is there.
+    """
+    if not isinstance(data, list):
+        raise ValueError("no list")
+    found = []
+    for entry in data:
+        with suppress(ValueError, TypeError, AttributeError, ArithmeticError):
+            found.append(read(entry))
+    if data and not found:
+        raise ValueError("no batches")
+    return BatchPage(tuple(found), found[-1].batch_id if found and more is not False else None, len(data) - len(found))
 
 
 def short(message: object) -> str:

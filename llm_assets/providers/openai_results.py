@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.providers.bodies import Json, Wire, count, items, mapping, ordinary, result_row, short, text
+from llm_assets.providers.bodies import COUNT_MAX, Json, Wire, count, items, mapping, ordinary, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
@@ -65,7 +65,7 @@ REASONS: dict[str | int, Reason] = {
 }
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 
 
 class _Details(Wire):

@@ -130,7 +130,7 @@ def asking(
         yield
     except (sdk_error, httpx2.HTTPError) as error:
         raise translate(error, call) from None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         # No JSON, or not the object that the API promises, over which the SDK trips in its own ways.
         raise unreadable(call) from None
 

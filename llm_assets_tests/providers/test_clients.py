@@ -763,3 +763,36 @@ def test_a_list_of_files_that_does_not_come_is_an_error(
 def test_anthropic_stages_nothing_that_could_be_found(server: Server, connect: Callable[[str], Client]) -> None:
     assert connect("anthropic").find_staged("k1.json") is None
     assert server.asked == []
+
+
+ODD: list[dict[str, Any]] = [{"created_at": 1e20}, {"created_at": "soon"}, {"id": None}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=["far-future", "no-time", "no-id"])
+def test_one_strange_batch_in_a_list_hides_no_other(
+    server: Server, connect: Callable[[str], Client], odd: dict[str, Any]
+) -> None:
+    server.will(json_reply({"object": "list", "data": [openai_batch() | odd, openai_batch()], "has_more": False}))
+    page = connect("openai").batches()
+    assert ([batch.batch_id for batch in page.batches], page.unread) == (["batch_1"], 1)
+
+
+def test_a_list_of_strange_batches_is_no_empty_list(server: Server, connect: Callable[[str], Client]) -> None:
+    server.will(json_reply({"object": "list", "data": [openai_batch() | odd for odd in ODD], "has_more": False}))
+    with pytest.raises(TransientError, match="not what openai documents"):
+        connect("openai").batches()
+
+
+@pytest.mark.parametrize("provider", BOTH)
+@pytest.mark.parametrize(("verb", "expected"), [(READ, TransientError), (PAID, OutcomeUnknown)])
+def test_a_reply_nested_beyond_reading(
+    server: Server,
+    connect: Callable[[str], Client],
+    shard: Path,
+    provider: str,
+    verb: str,
+    expected: type[ProviderError],
+) -> None:
+    server.will(Reply(body=b"[" * 100_000, content_type="application/json"))
+    with pytest.raises(expected):
+        call(connect(provider), verb, shard)

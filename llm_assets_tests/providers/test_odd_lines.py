@@ -142,3 +142,16 @@ def test_any_change_to_a_good_line_is_read(provider: str, row: dict[str, Any], d
     assert result.text is not None or result.reason is not None
     assert len(result.message) <= 300
     assert result.usage.input_tokens >= 0
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("absurd", [2**53 + 1, 2**64, 10**30], ids=["inexact", "too-large", "absurd"])
+def test_a_token_count_beyond_all_measure_is_none(name: str, absurd: int) -> None:
+    line, fast, careful = ORDINARY[name]
+    said = orjson.dumps(line | {"custom_id": "a"}).replace(b'put_tokens":1', b'put_tokens":%d' % absurd)
+    said = said.replace(b'prompt_tokens":1', b'prompt_tokens":%d' % absurd)
+    for read in (fast, careful):
+        found = read(said)
+        assert found.usage.input_tokens < 10
+        assert found.usage.output_tokens < 10
+        assert found.text is not None
