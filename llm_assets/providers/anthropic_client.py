@@ -9,13 +9,13 @@ from typing import cast
 
 import httpx2
 import msgspec
-from anthropic import Anthropic, AnthropicError, APIStatusError, RequestOptions, Stream, omit
+from anthropic import Anthropic, AnthropicError, APIStatusError, DefaultHttpxClient, RequestOptions, Stream, omit
 from anthropic.types.messages import MessageBatch
 
 from llm_assets.errors import NotThere, ProviderError, SystemicError
 from llm_assets.providers import Credentials
 from llm_assets.providers.anthropic import ENDPOINT, NAME, AnthropicDialect
-from llm_assets.providers.bodies import Wire, count, ordinary, text
+from llm_assets.providers.bodies import Wire, count, ordinary, read_page, text
 from llm_assets.providers.wire import (
     ASKED,
     DOWNLOAD_TIMEOUT,
@@ -56,7 +56,11 @@ class AnthropicClient:
     def __init__(self, credentials: Credentials) -> None:
         key = usable_key(NAME, credentials.api_key)
         # None leaves the choice to ANTHROPIC_BASE_URL, then to the SDK.
-        self._sdk = Anthropic(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
+        # A redirect would carry documents to another host.
+        wire = DefaultHttpxClient(follow_redirects=False)
+        self._sdk = Anthropic(
+            api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT, http_client=wire
+        )
         self.base_url = usable_base_url(NAME, str(self._sdk.base_url))
         self.account = account_digest(self.base_url, key)
 
@@ -181,13 +185,7 @@ def _foreign(url: str, base_url: str) -> str:
 
 
 def _page(reply: object) -> BatchPage:
-    """A page as it was read. Raises ValueError for what is none: an empty page says that nothing is there."""
-    data = getattr(reply, "data", None)
-    if not isinstance(data, list):
-        raise ValueError("no list")
-    found = tuple(_batch(one) for one in data)
-    more = found and getattr(reply, "has_more", None) is not False
-    return BatchPage(found, found[-1].batch_id if more else None)
+    return read_page(getattr(reply, "data", None), _batch, more=getattr(reply, "has_more", None))
 
 
 def _batch(reply: object) -> Batch:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
-from openai import APIStatusError, OpenAI, OpenAIError, RequestOptions, omit
+from openai import APIStatusError, DefaultHttpxClient, OpenAI, OpenAIError, RequestOptions, omit
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
 
 from llm_assets.errors import CapacityError, NotThere, ProviderError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
-from llm_assets.providers.bodies import count, mapping, text
+from llm_assets.providers.bodies import count, mapping, read_page, text
 from llm_assets.providers.openai import NAME, RESPONSES, OpenAIDialect
 from llm_assets.providers.wire import (
     ASKED,
@@ -70,7 +70,11 @@ class OpenAIClient:
     def __init__(self, credentials: Credentials, endpoint: str = RESPONSES) -> None:
         key = usable_key(NAME, credentials.api_key)
         # None leaves the choice to OPENAI_BASE_URL, then to the SDK.
-        self._sdk = OpenAI(api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT)
+        # A redirect would carry documents to another host.
+        wire = DefaultHttpxClient(follow_redirects=False)
+        self._sdk = OpenAI(
+            api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT, http_client=wire
+        )
         self._endpoint = endpoint
         self.base_url = usable_base_url(NAME, str(self._sdk.base_url))
         self.account = account_digest(self.base_url, key)
@@ -179,14 +183,7 @@ def _files(reply: object) -> list[tuple[str, str]]:
 
 
 def _page(reply: object) -> BatchPage:
-    """A page as the SDK read it. Raises ValueError for what is none: an empty page says that nothing is there."""
-    data = getattr(reply, "data", None)
-    if not isinstance(data, list):
-        raise ValueError("no list")
-    found = tuple(_batch(one) for one in data)
-    # Some servers leave `has_more` out: then an empty page is the end.
-    more = found and getattr(reply, "has_more", None) is not False
-    return BatchPage(found, found[-1].batch_id if more else None)
+    return read_page(getattr(reply, "data", None), _batch, more=getattr(reply, "has_more", None))
 
 
 def _batch(reply: object) -> Batch:
