@@ -58,6 +58,7 @@ def enrichment(provider: str) -> Enrichment:
         prompt=Prompt.parse(f"system:\n{PROMPT}\n\nuser:\nSay {PROMPT} of:\n{{{{ text }}}}", "prompt.md"),
         output=OutputSchema.from_fields("notes", {"note": "string"}, "test"),
         max_tokens=64,
+        reuse_days=0,  # each day is to send what it has
         keep=("text",),
         limits=ShardLimits(requests=1, bytes=1_000_000),
         hold_above=1,
