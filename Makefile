@@ -8,7 +8,7 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench chaos check model clean
+.PHONY: help demo dev test bench month chaos check model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
@@ -26,6 +26,9 @@ test: $(ENVIRONMENT) $(MODEL) ## All tests; those of the project itself run what
 
 bench: $(ENVIRONMENT) ## Speed and memory beside a script, other tools and the limit; BENCH_DOCUMENTS=… for more
 	$(BIN)/python -m bench
+
+month: $(ENVIRONMENT) ## What a month of a daily snapshot costs, beside a script and another tool; MONTH_DOCUMENTS=…
+	$(BIN)/python -m bench.month
 
 chaos: $(ENVIRONMENT) ## Faults, kills and double runs at random: nothing lost, nothing paid twice
 	$(BIN)/python -m chaos

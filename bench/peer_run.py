@@ -64,7 +64,7 @@ def run_peers(documents: int, folder: Path, tell: Callable[[str], None]) -> tupl
             tell(f"{peer.name} over {peer.provider}")
             try:
                 with TemporaryDirectory(dir=scratch) as own:
-                    found[peer] = _drive(peer, pythons[peer.environment], rows, Path(own), emulator.url)
+                    found[peer] = drive(peer, pythons[peer.environment], rows, Path(own), emulator.url)
             except PeerMissing as error:
                 missing.append(f"{peer.name} over {peer.provider} left out: {error}")
             emulator.reset()
@@ -77,14 +77,15 @@ def _environments(folder: Path) -> tuple[dict[str, Path], list[str]]:
     missing = []
     for name in sorted({peer.environment for peer in PEERS}):
         try:
-            pythons[name] = _environment(Path(__file__).parent / "peers" / f"{name}.txt", (folder / name).absolute())
+            pythons[name] = environment_python(name, folder)
         except PeerMissing as error:
             tools = sorted({peer.name for peer in PEERS if peer.environment == name})
             missing.append(f"{' and '.join(tools)} left out: {error}")
     return pythons, missing
 
 
-def _drive(peer: Peer, python: Path, rows: list[dict[str, str]], folder: Path, url: str) -> Measured:
+def drive(peer: Peer, python: Path, rows: list[dict[str, str]], folder: Path, url: str) -> Measured:
+    """Have a peer answer these documents; what it keeps is in `folder`. Raises PeerMissing."""
     schema = enrichment(peer.provider).output.json_schema
     job = Job(peer.provider, peer.model, SYSTEM, schema, MAX_TOKENS, url, KEY, str(folder), rows)
     (folder / "job.json").write_text(json.dumps(asdict(job)))
@@ -114,11 +115,12 @@ def _drive(peer: Peer, python: Path, rows: list[dict[str, str]], folder: Path, u
     return measured
 
 
-def _environment(wanted: Path, folder: Path) -> Path:
-    """The Python of an environment in `folder` with what a file wants; made anew unless it is there already.
+def environment_python(name: str, folders: Path) -> Path:
+    """The Python of the environment of this name, in a folder of its own; made anew unless it is there already.
 
     Raises PeerMissing.
     """
+    wanted, folder = Path(__file__).parent / "peers" / f"{name}.txt", (folders / name).absolute()
     python, installed = folder / "bin" / "python", folder / "installed.txt"
     if installed.exists() and installed.read_text() == wanted.read_text():
         return python

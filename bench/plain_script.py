@@ -49,36 +49,40 @@ def submit(provider: str, root: Path, url: str) -> int:
     """Read, render and send all documents. Returns the requests that were sent."""
     documents = pl.read_parquet(documents_path(root))
     rows = list(documents.select("document_id", "text").iter_rows())
+    (root / "batches.json").write_text(json.dumps(send(provider, url, rows)))
+    return len(rows)
+
+
+def send(provider: str, url: str, rows: list[tuple[str, str]]) -> list[str]:
+    """Render and send these documents (id and text). Returns the batches."""
     schema = enrichment(provider).output.json_schema
     send = _send_anthropic if provider == "anthropic" else _send_openai
-    batch_ids = [
-        send(url, rows[start : start + _BATCH_REQUESTS], schema) for start in range(0, len(rows), _BATCH_REQUESTS)
-    ]
-    (root / "batches.json").write_text(json.dumps(batch_ids))
-    return len(rows)
+    return [send(url, rows[start : start + _BATCH_REQUESTS], schema) for start in range(0, len(rows), _BATCH_REQUESTS)]
 
 
 def wait(provider: str, root: Path, url: str) -> None:
     """Ask until every batch has ended."""
     for batch_id in _batch_ids(root):
-        while not _has_ended(provider, url, batch_id):
+        while not has_ended(provider, url, batch_id):
             time.sleep(_POLL_SECONDS)  # as such a script does; not part of what is timed
 
 
 def collect(provider: str, root: Path, url: str) -> int:
     """Fetch and validate all results and write them as a table. Returns the answers that were written."""
-    results = _anthropic_results if provider == "anthropic" else _openai_results
-    rows = [
-        {"document_id": document_id, **Answer.model_validate_json(text).model_dump(), **usage}
-        for batch_id in _batch_ids(root)
-        for document_id, text, usage in results(url, batch_id)
-    ]
+    rows = [row for batch_id in _batch_ids(root) for row in answers(provider, url, batch_id)]
     documents = pl.read_parquet(documents_path(root), columns=["document_id"])
     table = documents.join(pl.DataFrame(rows), on="document_id", how="left")
     if missing := table["sentiment"].null_count():
         raise RuntimeError(f"{missing} of {table.height} documents have no answer")
     table.write_parquet(root / "answers.parquet")
     return table.height
+
+
+def answers(provider: str, url: str, batch_id: str) -> Iterator[Json]:
+    """The answers of a batch, validated; requests that failed have none."""
+    results = _anthropic_results if provider == "anthropic" else _openai_results
+    for document_id, text, usage in results(url, batch_id):
+        yield {"document_id": document_id, **Answer.model_validate_json(text).model_dump(), **usage}
 
 
 def read(provider: str, root: Path, url: str) -> int:
@@ -149,7 +153,8 @@ def _send_openai(url: str, rows: list[tuple[str, str]], schema: Json) -> str:
     return client.batches.create(input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h").id
 
 
-def _has_ended(provider: str, url: str, batch_id: str) -> bool:
+def has_ended(provider: str, url: str, batch_id: str) -> bool:
+    """Whether a batch is done."""
     if provider == "anthropic":
         return _anthropic(url).messages.batches.retrieve(batch_id).processing_status == "ended"
     return _openai(url).batches.retrieve(batch_id).status == "completed"

@@ -77,14 +77,25 @@ def write_documents(root: Path, count: int) -> int:
 
 def _slice(start: int, count: int) -> pl.DataFrame:
     random = Random(start)  # noqa: S311 (texts, not secrets)
-    words = _WORDS.split()
-    pool = [" ".join(random.choices(words, k=12)) + ". " for _ in range(_POOL)]
+    pool = sentences(random)
     numbers = range(start, start + count)
     lengths = [_SENTENCES_LONG if random.random() < _LONG_SHARE else _SENTENCES_SHORT for _ in numbers]
     texts = [
         f"Report {number}. " + "".join(random.choices(pool, k=k)) for number, k in zip(numbers, lengths, strict=True)
     ]
     return pl.DataFrame({"document_id": [f"d{number:09}" for number in numbers], "text": texts})
+
+
+def sentences(random: Random) -> list[str]:
+    """What texts are made of."""
+    words = _WORDS.split()
+    return [" ".join(random.choices(words, k=12)) + ". " for _ in range(_POOL)]
+
+
+def report(name: str, random: Random, pool: list[str]) -> str:
+    """One text, as long as those of `write_documents`."""
+    length = _SENTENCES_LONG if random.random() < _LONG_SHARE else _SENTENCES_SHORT
+    return f"Report {name}. " + "".join(random.choices(pool, k=length))
 
 
 def change_one(root: Path) -> None:

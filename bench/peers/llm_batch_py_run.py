@@ -37,11 +37,11 @@ def answer_all(job: Job) -> int:
         result_cache=llm.ResultCacheStoreConfig(root_uri=str(Path(job.folder, "cache"))),
     )
     runner = llm.Runner()
-    runner.run(asked)
-    while runner.last_summary.completed_rows + runner.last_summary.failed_rows < len(job.documents):
+    table = runner.run(asked)
+    while runner.last_summary.inflight_rows + runner.last_summary.submitted_rows:
         time.sleep(POLL_SECONDS)  # as a scheduler waits
-        runner.run(asked)
-    return int(runner.last_summary.completed_rows)
+        table = runner.run(asked)
+    return int(table["llm_batch_py_status"].is_in(["completed", "cached"]).sum())
 
 
 if __name__ == "__main__":
