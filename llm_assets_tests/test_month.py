@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from genai_prices import Usage, calc_price
 
+from bench.month.accounts import accounts_of
 from bench.month.contenders import night
 from bench.month.referee import bill
 from bench.month.snapshot import Snapshot
@@ -41,6 +42,14 @@ def test_two_days_are_lived_through_and_leave_nothing_but_the_numbers(tmp_path: 
     assert 0 < found["project_usd"] < found["script_crash_usd"] < found["script_usd"]
     assert "40 documents" in done.stdout
     assert list(output.parent.iterdir()) == [output]
+
+
+def test_the_ledger_the_tables_and_the_referee_agree_on_every_kind_of_row(tmp_path: Path) -> None:
+    for provider, found in accounts_of(200, 1, tmp_path, lambda _: None).items():
+        assert found.bill.requests > 100, provider
+        assert found.waves > 1
+        assert found.ledger_usd == pytest.approx(float(found.bill.usd), abs=1e-9)
+        assert found.tables_usd == pytest.approx(float(found.bill.usd), abs=1e-9)
 
 
 def test_a_tenth_are_copies_and_a_fiftieth_of_the_contents_changes_a_day() -> None:

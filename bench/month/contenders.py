@@ -31,7 +31,7 @@ _KINDS = ("overloaded", "api_error", "expired")
 _KINDS_OF_PEER = ("api_error",)
 _LATENCY_S = 3600.0
 _LOOKS = timedelta(minutes=20)
-_STEPS_MAX = 200
+STEPS_MAX = 200
 _ROUNDS_MAX = 20
 
 
@@ -170,7 +170,7 @@ def _project_day(platform: Platform, month: Month, time: Time, day: int, rows: l
     dropped: list[dict[str, Any]] = [{"fault": "dropped_after_store", "times": 1}] if day == month.days // 2 else []
     time.emulator.faults(month.faults(day) + dropped)
     submit(platform, asked, partition)
-    for _ in range(_STEPS_MAX):
+    for _ in range(STEPS_MAX):
         step = go_on(platform, asked, partition)
         if step in (Step.NOTHING, Step.HELD):
             break

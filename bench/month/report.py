@@ -8,9 +8,11 @@ from statistics import median
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from bench.month.accounts import Accounts
 from bench.month.contenders import Month, Night, OfProject
 from bench.month.referee import Bill
 from bench.month.snapshot import CHANGED_SHARE, COPIES_SHARE
+from bench.task import PROVIDERS
 
 Numbers = dict[str, float]
 
@@ -93,6 +95,37 @@ def table(found: Mapping[str, float], peer: str) -> Table:
     return drawn
 
 
+def of_accounts(found: Mapping[str, Accounts]) -> Numbers:
+    """The sums by protocol and how far they are apart."""
+    numbers: Numbers = {}
+    for provider, one in found.items():
+        numbers |= {
+            f"{provider}_requests": one.bill.requests,
+            f"{provider}_failed_requests": one.bill.failed,
+            f"{provider}_long_requests": one.long_requests,
+            f"{provider}_waves": one.waves,
+            f"{provider}_cached_tokens": one.bill.cached_tokens,
+            f"{provider}_referee_usd": float(one.bill.usd),
+            f"{provider}_ledger_usd": one.ledger_usd,
+            f"{provider}_tables_usd": one.tables_usd,
+            f"{provider}_difference_usd": abs(one.ledger_usd - float(one.bill.usd)),
+            f"{provider}_tables_difference_usd": abs(one.tables_usd - float(one.bill.usd)),
+        }
+    numbers["difference_usd"] = sum(numbers[f"{provider}_difference_usd"] for provider in found)
+    return {name: round(value, 9) for name, value in numbers.items()}
+
+
+def accounts_table(found: Mapping[str, float]) -> Table:
+    """A column a protocol."""
+    drawn = Table(title="the provider's rows against the ledger", box=SIMPLE_HEAD)
+    drawn.add_column()
+    for provider in PROVIDERS:
+        drawn.add_column(provider, justify="right")
+    for says, name, form in _SUMS:
+        drawn.add_row(says, *(f"{found[f'{provider}_{name}']:{form}}" for provider in PROVIDERS))
+    return drawn
+
+
 def notes(found: Mapping[str, float]) -> list[str]:
     """What is to be known of the numbers."""
     return [
@@ -113,6 +146,18 @@ _LINES = (
     ("  failed and sent again", "failed_requests", ",.0f"),
     ("tokens in", "input_tokens", ",.0f"),
     ("tokens out", "output_tokens", ",.0f"),
+)
+_SUMS = (
+    ("requests", "requests", ",.0f"),
+    ("  failed, not billed", "failed_requests", ",.0f"),
+    ("  in the tier of long prompts", "long_requests", ",.0f"),
+    ("waves", "waves", ".0f"),
+    ("tokens of the prompt cache", "cached_tokens", ",.0f"),
+    ("the referee, $", "referee_usd", ",.9f"),
+    ("the ledger, $", "ledger_usd", ",.9f"),
+    ("  off the referee", "difference_usd", ",.9f"),
+    ("the tables, $", "tables_usd", ",.9f"),
+    ("  off the referee", "tables_difference_usd", ",.9f"),
 )
 _ERRORS = (
     ("shards off forecast: first night", "first_night_error"),
