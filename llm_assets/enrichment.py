@@ -65,7 +65,8 @@ class Enrichment:
     `partition_budget_usd` is ever spent on a partition, no more than `day_budget_usd` on what is sent in a day (UTC),
     and no more than `project_day_budget_usd` on that of all enrichments. The answer to the same request in another
     partition is taken from there when it is at most `reuse_days` old. No more is sent at once than `quota` says that
-    the provider's queue holds.
+    the provider's queue holds. A system prompt that is the same for all documents is marked for the provider's prompt
+    cache, unless `prompt_cache` is off, it is too short, or what came so far cost more with it than without.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Enrichment:
     project_day_budget_usd: float = float("inf")
     reuse_days: float = 30
     quota: Quota | None = None
+    prompt_cache: bool = True
     source: str = ""
 
     @cached_property
@@ -109,6 +111,12 @@ class Enrichment:
     def price_at(self, moment: datetime) -> Price:
         """What the model costs at a time. Raises PriceUnknown."""
         return self.price or listed_price(self.provider, self.model_name, moment)
+
+    @cached_property
+    def shared_prefix(self) -> str:
+        """The system prompt, where it is the same for all documents; else empty."""
+        first = self.prompt.turns[0]
+        return first.constant.text if first.role == "system" and first.constant else ""
 
     def budgets(self, partition: str, now: datetime) -> list[Budget]:
         """What may be spent on a partition that is sent now."""

@@ -69,8 +69,24 @@ def estimate_from(history: Spent, max_tokens: int) -> Estimate:
     )
 
 
-def forecast(line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens: int) -> Forecast:
-    """What requests with lines of these lengths will take, each with room for `max_tokens`."""
+def caching_pays(prefix: str, tokens_min: int, history: Spent) -> bool:
+    """Whether the prefix that requests share is worth marking for a provider's cache.
+
+    It has to be long enough for it, and what came so far must not have cost more than it would have without: what is
+    written and seldom found again does.
+    """
+    return len(prefix.encode()) >= tokens_min * _BYTES_PER_TOKEN and history.cost_usd <= history.uncached_usd * (
+        1 + 1e-9
+    )
+
+
+def forecast(
+    line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens: int, *, cached: bool = False
+) -> Forecast:
+    """What requests with lines of these lengths will take, each with room for `max_tokens`.
+
+    `cached` when they may write to a prompt cache, which costs more than reading.
+    """
     requests = pl.DataFrame({"bytes": line_bytes.cast(pl.Float64)})
     read = _tokens(estimate.input)
     expected = requests.select(
@@ -90,8 +106,8 @@ def forecast(line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens
         pl.lit(float(max_tokens)).alias("output_tokens"),
         pl.lit(0.0).alias("cache_read_tokens"),
         # Nothing that is read costs more than what is written to the cache.
-        pl.col("bytes").alias("cache_write_tokens"),
-        pl.col("bytes").alias("cache_write_1h_tokens"),
+        (pl.col("bytes") * cached).alias("cache_write_tokens"),
+        (pl.col("bytes") * cached).alias("cache_write_1h_tokens"),
     )
     return Forecast(
         requests=requests.height,

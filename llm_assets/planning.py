@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
-from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast
+from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from, forecast
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
 from llm_assets.records import (
@@ -237,6 +237,17 @@ def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
     return estimate_from(history, enrichment.max_tokens)
 
 
+def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
+    """Whether the next requests of an enrichment are marked for the provider's prompt cache."""
+    dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+    history = platform.ledger.spent(
+        enrichment.name, model_name=enrichment.model_name, since=platform.clock() - _EVIDENCE_AGE
+    )
+    tokens_min = dialect.cache_tokens_min(enrichment.model_name)
+    declared = enrichment.prompt_cache and "prompt_cache_key" not in enrichment.params
+    return declared and caching_pays(enrichment.shared_prefix, tokens_min, history)
+
+
 def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
     """The answers of the enrichment's other partitions that are young enough to be taken."""
     oldest = platform.clock() - timedelta(days=enrichment.reuse_days)
@@ -260,6 +271,8 @@ class _Draft:
         self._digest = hashlib.blake2b(digest_size=16)
         self._written: list[Path] = []
         self._elsewhere = answers_elsewhere(platform, enrichment, partition)
+        self._estimate = estimate_requests(platform, enrichment)
+        self._is_cached = is_cached(platform, enrichment)
         self._taken: list[pl.Series] = []
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
@@ -275,7 +288,7 @@ class _Draft:
             for fingerprint, body in rendered.bodies.items():
                 if fingerprint not in settled:
                     settled.add(fingerprint)
-                    self._packer.add(fingerprint, body)
+                    self._packer.add(fingerprint, self._marked(body))
             self._keep_finished()
         self._packer.close()
         self._keep_finished()
@@ -412,8 +425,11 @@ class _Draft:
 
     def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
         now = self._platform.clock()
-        estimate = estimate_requests(self._platform, self._enrichment)
         # Later waves give more room to answers that were cut.
         room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
         lengths = pl.Series(line_bytes, dtype=pl.Int64)
-        return forecast(lengths, estimate, self._enrichment.price_at(now), room)
+        price = self._enrichment.price_at(now)
+        return forecast(lengths, self._estimate, price, room, cached=self._is_cached)
+
+    def _marked(self, body: bytes) -> bytes:
+        return self._dialect.marked(body, self._enrichment.shared_prefix) if self._is_cached else body

@@ -19,7 +19,7 @@ from llm_assets.answers import judge
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.forecast import Forecast, forecast
-from llm_assets.planning import answers_elsewhere, document_slices, estimate_requests, settled_requests
+from llm_assets.planning import answers_elsewhere, document_slices, estimate_requests, is_cached, settled_requests
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
 from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage
@@ -101,7 +101,13 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
         failed_before=failed,
         settled=settled,
         reused=reused,
-        forecast=forecast(pl.Series(lengths, dtype=pl.Int64), estimate, price, enrichment.max_tokens),
+        forecast=forecast(
+            pl.Series(lengths, dtype=pl.Int64),
+            estimate,
+            price,
+            enrichment.max_tokens,
+            cached=is_cached(platform, enrichment),
+        ),
         evidence=estimate.evidence,
         retries=sum(shard.requests for shard in sent) / first if first else 1.0,
         hours=median(took) if took else None,

@@ -34,7 +34,13 @@ def referee_usd(emulator: Emulator, enrichment: Enrichment) -> float:
     return sum(
         float(
             calc_price(
-                Usage(input_tokens=row["input_tokens"], output_tokens=row["output_tokens"]),
+                Usage(
+                    input_tokens=row["input_tokens"],
+                    output_tokens=row["output_tokens"],
+                    cache_read_tokens=row["cache_read_tokens"],
+                    cache_write_tokens=row["cache_write_tokens"],
+                    **({"cache_write_1h_tokens": kept} if (kept := row["cache_write_1h_tokens"]) else {}),
+                ),
                 model_ref=enrichment.model_name,
                 provider_id=enrichment.provider,
                 price_context={"processing": "batch"},
@@ -271,3 +277,57 @@ def test_the_forecast_is_near_after_one_partition(empty: Platform, enrichment: E
     actual = empty.ledger.spent(enrichment.name, LATER).cost_usd
     assert after > 0
     assert shard.expected_usd == pytest.approx(actual, rel=0.05)
+
+
+# -- prompt caching
+
+
+def with_system(enrichment: Enrichment, characters: int) -> Enrichment:
+    text = ("How does the writer feel? " * characters)[:characters].strip()
+    return replace(enrichment, prompt=Prompt.parse(f"system:\n{text}\n\nuser:\n{{{{ text }}}}", "prompt.md"))
+
+
+@pytest.fixture(params=["anthropic", "openai", "openai-chat"])
+def long_prompt(request: pytest.FixtureRequest) -> Enrichment:
+    provider, _, chat = str(request.param).partition("-")
+    return with_system(replace(labels(provider), endpoint="/v1/chat/completions" if chat else None), 6_000)
+
+
+def test_a_long_prompt_is_paid_for_once_and_read_from_the_cache(
+    empty: Platform, emulator: Emulator, long_prompt: Enrichment
+) -> None:
+    progress = run(empty, long_prompt, TEXTS)
+    spent = progress.spent
+    assert spent.cost_usd == pytest.approx(referee_usd(emulator, long_prompt), abs=1e-12)
+    assert spent.cache_read_tokens > 0.6 * spent.input_tokens
+    assert spent.cost_usd < 0.6 * spent.uncached_usd
+    without = replace(long_prompt, name="without", prompt_cache=False, reuse_days=0)
+    write_documents(empty, TEXTS, LATER)
+    submit(empty, without, LATER)
+    finish(empty, without, LATER)
+    assert empty.ledger.spent("without").cost_usd > spent.cost_usd
+    columns = ("document_id", "sentiment")
+    assert enriched(empty, without, LATER).select(columns).equals(enriched(empty, long_prompt).select(columns))
+
+
+def test_a_short_prompt_is_not_marked(empty: Platform, enrichment: Enrichment) -> None:
+    spent = run(empty, with_system(enrichment, 1_000), TEXTS).spent
+    assert (spent.cache_read_tokens, spent.cache_write_tokens) == (0, 0)
+
+
+def test_what_costs_more_with_a_cache_than_without_is_asked_without(empty: Platform, emulator: Emulator) -> None:
+    """An hour's cache is written at twice the price: a batch of one request never finds it again."""
+    enrichment = replace(with_system(labels("anthropic"), 6_000), reuse_days=0)
+    first = run(empty, enrichment, ["good"]).spent
+    assert first.cost_usd > first.uncached_usd
+    partition(empty, enrichment, LATER, ["bad"])
+    second = empty.ledger.spent(enrichment.name, LATER)
+    assert second.cost_usd == second.uncached_usd
+
+
+def test_turning_the_cache_on_or_off_asks_nothing_again(
+    empty: Platform, emulator: Emulator, long_prompt: Enrichment
+) -> None:
+    run(empty, long_prompt, TEXTS)
+    run(empty, replace(long_prompt, prompt_cache=False), TEXTS)
+    assert billed(emulator) == len(TEXTS)

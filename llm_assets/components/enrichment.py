@@ -85,6 +85,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     delete_at_provider: bool = False
     budget: BudgetOfEnrichment = BudgetOfEnrichment()
     reuse_days: float = 30
+    prompt_cache: bool = True
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -132,6 +133,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             day_budget_usd=_usd(self.budget.day_usd),
             project_day_budget_usd=_usd(spending.day_usd),
             reuse_days=self.reuse_days,
+            prompt_cache=self.prompt_cache,
             quota=spending.quota(self.provider, self.model_name),
             source=source,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from llm_assets.emulator.cache import UNUSED, CacheUse
 from llm_assets.emulator.clock import rfc3339
 from llm_assets.emulator.intake import RowIndex, mapped
 from llm_assets.emulator.rows import Kind, unpack_outcomes
@@ -26,6 +27,9 @@ _SUMS = """SELECT provider, COUNT(*) AS batches, COALESCE(SUM(rows), 0) AS reque
 _CONTENTS = """SELECT COUNT(*) AS contents, COALESCE(SUM(accepted > 1), 0) AS accepted_more_than_once,
     COALESCE(SUM(billed > 1), 0) AS billed_more_than_once, COALESCE(MAX(accepted), 0) AS accepted_most,
     COALESCE(MAX(billed), 0) AS billed_most FROM digests"""
+
+
+_NOT_YET = (Kind.MISSING, False, 0, 0, UNUSED)
 
 
 class Accounting:
@@ -69,13 +73,15 @@ class Accounting:
     def _rows_of(self, batch: Row) -> Iterator[bytes]:
         folder = self._storage.batch_folder(batch["id"])
         index = RowIndex.load(folder / "rows")
-        outcomes = _outcomes(folder) if batch["status"] == "ended" else [(Kind.MISSING, False, 0, 0)] * len(index)
+        outcomes = _outcomes(folder) if batch["status"] == "ended" else [_NOT_YET] * len(index)
         with mapped(Path(batch["body"])) as view:
-            for row, (kind, billed, read, wrote) in enumerate(outcomes):
+            for row, (kind, billed, read, wrote, cache) in enumerate(outcomes):
                 offset, length, digest = index.entry(row)
                 line = {"batch_id": batch["id"], "custom_id": orjson.loads(view[offset : offset + length])["custom_id"]}
                 line |= {"digest": digest.hex(), "outcome": "processing" if not kind else kind.name.lower()}
                 line |= {"billed": billed, "input_tokens": read, "output_tokens": wrote}
+                line |= {"cache_read_tokens": cache.read, "cache_write_tokens": cache.written}
+                line |= {"cache_write_1h_tokens": cache.kept}
                 yield orjson.dumps(line) + b"\n"
 
     def _fold(self) -> None:
@@ -104,7 +110,7 @@ class Accounting:
         return RowIndex.load(self._storage.batch_folder(batch["id"]) / "rows")
 
 
-def _outcomes(folder: Path) -> list[tuple[Kind, bool, int, int]]:
+def _outcomes(folder: Path) -> list[tuple[Kind, bool, int, int, CacheUse]]:
     return unpack_outcomes((folder / "outcomes").read_bytes())
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from llm_assets.emulator.models import Question, Reply
+from llm_assets.emulator.cache import CacheUse, anthropic_use
+from llm_assets.emulator.models import Question
 from llm_assets.emulator.rows import SEPARATORS, Answer, Kind, Place, Problem
 from llm_assets.emulator.schemas import anthropic_check
 
@@ -76,6 +77,10 @@ class AnthropicRows:
         """None: Anthropic has no embeddings."""
         return None
 
+    def cache_use(self, place: Place, content: Mapping[str, Any]) -> CacheUse:
+        """What a request has of the prompt cache: of the blocks that it marks."""
+        return anthropic_use(place.row, content)
+
     def fault_problem(self, fault: str) -> Problem | None:
         """The error that a fault means."""
         return _FAULTS.get(fault)
@@ -127,7 +132,7 @@ def message(place: Place, content: Mapping[str, Any], answer: Answer, tier: str)
         "stop_reason": stop,
         "stop_sequence": None,
         "stop_details": _refusal_details() if stop == "refusal" else None,
-        "usage": _usage(reply, tier),
+        "usage": _usage(answer, tier),
     }
 
 
@@ -152,12 +157,16 @@ def _refusal_details() -> dict[str, Any]:
     return {"type": "refusal", "category": None, "explanation": "The emulator was told to refuse this request."}
 
 
-def _usage(reply: Reply, tier: str) -> dict[str, Any]:
+def _usage(answer: Answer, tier: str) -> dict[str, Any]:
+    reply, cache = answer.reply, answer.cache
     return {
-        "input_tokens": reply.input_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+        "input_tokens": reply.input_tokens - cache.read - cache.written,
+        "cache_creation_input_tokens": cache.written,
+        "cache_read_input_tokens": cache.read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": cache.written - cache.kept,
+            "ephemeral_1h_input_tokens": cache.kept,
+        },
         "output_tokens": reply.output_tokens,
         "service_tier": tier,
         "inference_geo": "global",

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from llm_assets.emulator.cache import UNUSED, CacheUse, openai_use
 from llm_assets.emulator.models import Question, Reply
 from llm_assets.emulator.rows import SEPARATORS, Answer, Kind, Place, Problem
 from llm_assets.emulator.schemas import openai_check
@@ -79,6 +80,13 @@ class OpenAIRows:
         tokens = sum(len(str(text)) // 4 + 1 for text in texts)
         dimensions = int(content.get("dimensions") or _DIMENSIONS)
         return Answer(Reply("", tokens, 0, False), vector=[_vector(str(text), dimensions) for text in texts])
+
+    def cache_use(self, place: Place, content: Mapping[str, Any]) -> CacheUse:
+        """What a request has of the prompt cache: of its instructions."""
+        system = content.get("instructions")
+        if system is None and (turns := content.get("messages")) and turns[0].get("role") in ("system", "developer"):
+            system = _text(turns[0].get("content"))
+        return openai_use(place.row, content, system) if isinstance(system, str) else UNUSED
 
     def fault_problem(self, fault: str) -> Problem | None:
         """The error that a fault means."""
@@ -252,7 +260,7 @@ def _response_object(place: Place, model: str, content: Mapping[str, Any], answe
         "tools": [],
         "top_p": content.get("top_p", 1.0),
         "truncation": "disabled",
-        "usage": _usage(reply, "input", "output"),
+        "usage": _usage(answer, "input", "output"),
         "user": None,
     }
 
@@ -290,16 +298,17 @@ def _completion(place: Place, model: str, content: Mapping[str, Any], answer: An
         "created": int(place.at),
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-        "usage": _usage(reply, "prompt", "completion"),
+        "usage": _usage(answer, "prompt", "completion"),
         "service_tier": "default",
         "system_fingerprint": mark,
     }
 
 
-def _usage(reply: Reply, read: str, wrote: str) -> dict[str, Any]:
+def _usage(answer: Answer, read: str, wrote: str) -> dict[str, Any]:
+    reply, cache = answer.reply, answer.cache
     return {
         f"{read}_tokens": reply.input_tokens,
-        f"{read}_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        f"{read}_tokens_details": {"cached_tokens": cache.read, "cache_write_tokens": cache.written},
         f"{wrote}_tokens": reply.output_tokens,
         f"{wrote}_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": reply.input_tokens + reply.output_tokens,

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 import orjson
 
+from llm_assets.emulator.cache import UNUSED, CacheUse
 from llm_assets.emulator.faults import Faults, Hit
 from llm_assets.emulator.models import Question, Reply
 
 SEPARATORS = "\u2028\u0085"
-_OUTCOME = Struct("<BBII")
+_OUTCOME = Struct("<BBIIIII")
 _OTHER = '{"unexpected":["scripted"]}'
 _DEEP = 10_000
 
@@ -50,6 +51,7 @@ class Answer:
     reply: Reply
     how: str = ""
     vector: list[list[float]] | None = None
+    cache: CacheUse = UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,16 @@ class Result:
     billed: bool = False
     input_tokens: int = 0
     output_tokens: int = 0
+    cache: CacheUse = UNUSED
     copies: int = 1
     after: bytes = b""  # what stands behind the line and belongs to no row
 
     def packed(self) -> bytes:
-        """Ten bytes for the outcomes file."""
-        return _OUTCOME.pack(self.kind, self.billed, self.input_tokens, self.output_tokens)
+        """A few bytes for the outcomes file."""
+        cache = self.cache
+        return _OUTCOME.pack(
+            self.kind, self.billed, self.input_tokens, self.output_tokens, cache.read, cache.written, cache.kept
+        )
 
 
 class RowDialect(Protocol):
@@ -92,6 +98,9 @@ class RowDialect(Protocol):
 
     def embedding(self, content: Mapping[str, Any]) -> Answer | None:
         """The answer when no language model is needed."""
+
+    def cache_use(self, place: Place, content: Mapping[str, Any]) -> CacheUse:
+        """What a request has of the provider's prompt cache."""
 
     def fault_problem(self, fault: str) -> Problem | None:
         """The error that a fault means; None when it is none."""
@@ -144,11 +153,14 @@ def answered(dialect: RowDialect, place: Place, content: Mapping[str, Any], answ
     """A row with an answer; billed, whatever it is worth."""
     if hit is not None:
         answer = spoiled(answer, hit)
+    cache = dialect.cache_use(place, content)
+    if cache is not UNUSED:
+        answer = replace(answer, cache=cache)
     line = dialect.answered(place, content, answer)
     reply = answer.reply
     copies = 2 if hit is not None and hit.fault == "duplicate_row" else 1
     after = _after(dialect, place, content, answer, hit) if hit is not None else b""
-    return Result(Kind.SUCCEEDED, line, True, reply.input_tokens, reply.output_tokens, copies, after)
+    return Result(Kind.SUCCEEDED, line, True, reply.input_tokens, reply.output_tokens, cache, copies, after)
 
 
 def _after(dialect: RowDialect, place: Place, content: Mapping[str, Any], answer: Answer, hit: Hit) -> bytes:
@@ -218,9 +230,12 @@ class RowFaults:
         return self.faults.row(self.provider, custom_id=custom_id, line=line, digest=digest, now=self.now)
 
 
-def unpack_outcomes(packed: bytes) -> list[tuple[Kind, bool, int, int]]:
-    """(kind, billed, input tokens, output tokens) of each row, in the order they were sent."""
-    return [(Kind(kind), bool(billed), read, wrote) for kind, billed, read, wrote in _OUTCOME.iter_unpack(packed)]
+def unpack_outcomes(packed: bytes) -> list[tuple[Kind, bool, int, int, CacheUse]]:
+    """(kind, billed, input tokens, output tokens, cache) of each row, in the order they were sent."""
+    return [
+        (Kind(kind), bool(billed), read, wrote, CacheUse(*cache) if any(cache) else UNUSED)
+        for kind, billed, read, wrote, *cache in _OUTCOME.iter_unpack(packed)
+    ]
 
 
 OUTCOME_BYTES = _OUTCOME.size

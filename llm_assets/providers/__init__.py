@@ -40,6 +40,14 @@ class Dialect(Protocol):
         """The request body for one rendered prompt: everything that decides the answer."""
         ...
 
+    def cache_tokens_min(self, model_name: str) -> int:
+        """From how many tokens on the provider caches what requests begin with."""
+        ...
+
+    def marked(self, body: bytes, system: str) -> bytes:
+        """The same encoded request, its system prompt marked for the provider's prompt cache."""
+        ...
+
     def line(self, custom_id: str, body: bytes) -> bytes:
         """One request of a shard file, without its separator; `body` is encoded JSON."""
         ...
