@@ -56,7 +56,7 @@ class AnthropicClient:
     def __init__(self, credentials: Credentials) -> None:
         key = usable_key(NAME, credentials.api_key)
         # None leaves the choice to ANTHROPIC_BASE_URL, then to the SDK.
-        # A redirect would carry documents to another host.
+        # A redirect would carry documents to another host, and a followed create is a second one.
         wire = DefaultHttpxClient(follow_redirects=False)
         self._sdk = Anthropic(
             api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT, http_client=wire
@@ -77,25 +77,21 @@ class AnthropicClient:
         return None
 
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
-        """POST the shard file as it is, streamed. Anthropic takes no stamp.
-
-        An open file cannot be sent twice: a retry or a followed redirect would send an empty body, so both
-        are off, as they must be for what costs money.
-        """
+        """POST the shard file as it is, streamed. Anthropic takes no stamp."""
         with shard.open("rb") as body, _asking("create", Effect.PAID):
             return _batch(
                 self._sdk.post(
                     _BATCHES,
                     cast_to=MessageBatch,
                     content=body,
-                    options={"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False},
+                    options={"timeout": UPLOAD_TIMEOUT},
                 )
             )
 
     def ask(self, body: bytes) -> bytes:
         """POST one message, and give its reply the form of a result line."""
         with _asking("ask", Effect.PAID):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             reply = self._sdk.post(ENDPOINT, cast_to=httpx2.Response, content=body, options=options)
             return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (ASKED, reply.content)
 
@@ -141,13 +137,13 @@ class AnthropicClient:
                 raise ValueError("not deleted")
 
     def _stream(self, url: str) -> httpx2.Response:
-        """An open reply, nothing of its body read. Redirects stay off: they could lead to another host."""
+        """An open reply, nothing of its body read."""
         reply = self._sdk.get(
             url,
             cast_to=httpx2.Response,
             stream=True,
             stream_cls=Stream[object],
-            options={"timeout": DOWNLOAD_TIMEOUT, "follow_redirects": False},
+            options={"timeout": DOWNLOAD_TIMEOUT},
         )
         return cast(httpx2.Response, reply)
 

@@ -70,7 +70,7 @@ class OpenAIClient:
     def __init__(self, credentials: Credentials, endpoint: str = RESPONSES) -> None:
         key = usable_key(NAME, credentials.api_key)
         # None leaves the choice to OPENAI_BASE_URL, then to the SDK.
-        # A redirect would carry documents to another host.
+        # A redirect would carry documents to another host, and a followed create is a second one.
         wire = DefaultHttpxClient(follow_redirects=False)
         self._sdk = OpenAI(
             api_key=key, base_url=credentials.base_url, max_retries=0, timeout=READ_TIMEOUT, http_client=wire
@@ -86,7 +86,7 @@ class OpenAIClient:
     def ask(self, body: bytes) -> bytes:
         """POST one request to the endpoint, and give its reply the form of a result line."""
         with _asking("ask", Effect.PAID):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": 0, "follow_redirects": False}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
             reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
             return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, reply.content)
@@ -130,9 +130,7 @@ class OpenAIClient:
             "metadata": {STAMP_KEY: stamp},
         }
         with _asking("create", Effect.PAID):
-            # Not `batches.create`, which follows redirects: a followed POST is a second one.
-            once: RequestOptions = {"max_retries": 0, "follow_redirects": False}
-            return _batch(self._sdk.post("/batches", cast_to=WireBatch, body=body, options=once))
+            return _batch(self._sdk.post("/batches", cast_to=WireBatch, body=body))
 
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when OpenAI does not know it (any more)."""

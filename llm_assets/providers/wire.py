@@ -138,7 +138,7 @@ def asking(
 def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
-    advice = _advice(kind)
+    advice = _advice(kind, refusal.status)
     if call.effect is not Effect.READ:
         refusal = replace(refusal, message=unquoted(refusal.message))
         if kind is RequestRejected and not _is_of_the_request(refusal):
@@ -254,11 +254,13 @@ def _kind(effect: Effect, status: int) -> _ErrorType:
 def _kind_of_class(status: int) -> _ErrorType | dict[Effect, _ErrorType]:
     if status >= 500:
         return _TRY_AGAIN
-    # A redirect or stranger: redirects are not followed for what creates, as that would send it twice.
+    # Below 400 is a redirect or stranger.
     return RequestRejected if status >= 400 else SystemicError
 
 
-def _advice(kind: _ErrorType) -> str:
+def _advice(kind: _ErrorType, status: int = 0) -> str:
+    if 300 <= status < 400:
+        return "; redirected to another address, where nothing is sent: set base_url to it if it is the provider's"
     if kind is OutcomeUnknown:
         return "; it may have been accepted: ask the provider what it has, do not send it again"
     return ""
