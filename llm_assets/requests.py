@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import polars as pl
@@ -53,7 +54,7 @@ class Renderer:
         self._dialect = dialect
         self._body_bytes_max = body_bytes_max - _OVERHEAD_BYTES
         self._amendments = amendments or {}
-        self._columns = sorted(enrichment.prompt.variables)
+        self._columns = sorted(enrichment.prompt.variables | {TEXT})
         self._frame = body_frame(enrichment, dialect)
         # What all bodies begin with is hashed once.
         self._identity = hashlib.blake2b(f"{dialect.name}\n{dialect.endpoint}\n".encode(), digest_size=16)
@@ -65,10 +66,8 @@ class Renderer:
         fingerprints: list[str | None] = []
         reasons: list[str | None] = []
         messages: list[str | None] = []
-        rows = documents.select(self._columns).iter_rows(named=True) if self._columns else None
-        for text in documents[TEXT]:
-            row = next(rows) if rows is not None else {}
-            fingerprint, reason, message = self._request(row, text, bodies)
+        for row in documents.select(self._columns).iter_rows(named=True):
+            fingerprint, reason, message = self._request(row, bodies)
             fingerprints.append(fingerprint)
             reasons.append(reason)
             messages.append(message)
@@ -78,9 +77,9 @@ class Renderer:
         return RenderedSlice(plan, bodies)
 
     def _request(
-        self, row: Mapping[str, object], text: str | None, bodies: dict[Fingerprint, bytes]
+        self, row: Mapping[str, Any], bodies: dict[Fingerprint, bytes]
     ) -> tuple[str | None, str | None, str | None]:
-        if not text or text.isspace():
+        if not row[TEXT] or row[TEXT].isspace():
             return None, Reason.EMPTY_DOCUMENT, "the document has no text; nothing was sent for it"
         try:
             texts = self._enrichment.prompt.texts(row)
