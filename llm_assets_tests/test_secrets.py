@@ -33,6 +33,7 @@ from llm_assets_tests.platforms import MODELS
 # Made up anew each time: a traceback shows the lines of this file, which must not hold them.
 KEY, DOCUMENT, PROMPT, ANSWER = (secrets.token_hex(32) for _ in range(4))
 PLANTED = {"key": KEY, "document": DOCUMENT, "prompt": PROMPT, "answer": ANSWER}
+QUOTING = (f"invalid value: '{DOCUMENT}'", f"messages.0.content: {DOCUMENT}")
 PIECE = 12  # so long a piece of what was planted counts as a leak
 
 DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-06-01")
@@ -43,6 +44,9 @@ TRANSPORT: list[list[dict[str, Any]]] = [
     *([{"fault": "http_401", "route": route}] for route in ("upload", "retrieve", "results")),
     *([{"fault": "http_400", "route": route}] for route in ("results", "delete", "delete_file")),
     *([{"fault": "html_200", "route": route}] for route in ("upload", "retrieve", "results")),
+    *([{"fault": f"http_{status}", "says": words}] for status in (400, 403, 429, 500) for words in QUOTING),
+    *([{"fault": "http_402", "provider": "anthropic", "says": words}] for words in QUOTING),
+    *([{"fault": "http_400", "route": "upload", "says": words}] for words in QUOTING),
     [{"fault": "dropped_after_store"}, {"fault": "list_lag"}],
 ]
 PROVIDERS = ("anthropic", "openai")

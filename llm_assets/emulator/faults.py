@@ -98,7 +98,7 @@ _MENU = (
     Fault("dropped_before_store", Scope.TRANSPORT, "The connection closes before anything was stored.", route="create"),
     Fault("dropped_after_store", Scope.TRANSPORT, "The connection closes after the batch was stored.", route="create"),
     Fault("error_500_after_store", Scope.TRANSPORT, "HTTP 500 after the batch was stored.", route="create"),
-    Fault("http_400", Scope.TRANSPORT, "HTTP 400, nothing stored: a custom_id is said to be wrong.", route="create"),
+    Fault("http_400", Scope.TRANSPORT, "HTTP 400, nothing stored; `says` is the message.", route="create"),
     Fault("http_401", Scope.TRANSPORT, "HTTP 401: the key is not valid.", route="create"),
     Fault("http_402", Scope.TRANSPORT, "HTTP 402: billing.", (ANTHROPIC,), route="create"),
     Fault("http_403", Scope.TRANSPORT, "HTTP 403: no permission.", route="create"),
@@ -138,6 +138,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "until_s": (int, float),
     "route": (str,),
     "error": (str,),
+    "says": (str,),
     "retry_after_s": (int, float),
     "delay_s": (int, float),
     "for_s": (int, float),
@@ -332,7 +333,7 @@ def _rule(number: int, entry: Any) -> Rule:
     )
 
 
-_OPTIONS = ("error", "retry_after_s", "delay_s", "for_s", "share", "status", "by", "mb")
+_OPTIONS = ("error", "says", "retry_after_s", "delay_s", "for_s", "share", "status", "by", "mb")
 
 
 def _check_fields(where: str, entry: Mapping[str, Any]) -> None:

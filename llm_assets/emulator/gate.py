@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.responses import HTMLResponse, Response
@@ -162,7 +163,7 @@ class Gate:
             if hit.fault == "retrieve_5xx":
                 return _error(call, int(hit.number("status", 500)))
             if hit.fault.startswith("http_"):
-                return _error(call, int(hit.fault.removeprefix("http_")), hit.options.get("retry_after_s"))
+                return _error(call, int(hit.fault.removeprefix("http_")), hit.options)
         return None
 
     def _is_young(self, call: Call, hit: Hit) -> bool:
@@ -270,12 +271,13 @@ def _refusal(call: Call, scope: Scope) -> Response | None:
     return openai_files.error_reply(unauthorized.problem) if unauthorized else None
 
 
-def _error(call: Call, status: int, retry_after_s: float | None = None) -> Response:
+def _error(call: Call, status: int, options: Mapping[str, Any] | None = None) -> Response:
     table = _ANTHROPIC_ERRORS if call.provider == ANTHROPIC else _OPENAI_ERRORS
     problem = table.get(status, Problem("api_error", f"HTTP {status}", status))
-    reply = _reply(call, problem)
-    if retry_after_s is not None:
-        reply.headers["retry-after"] = f"{retry_after_s:g}"
+    options = options or {}
+    reply = _reply(call, replace(problem, message=options.get("says", problem.message)))
+    if "retry_after_s" in options:
+        reply.headers["retry-after"] = f"{options['retry_after_s']:g}"
     return reply
 
 

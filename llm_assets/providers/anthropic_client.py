@@ -15,7 +15,7 @@ from anthropic.types.messages import MessageBatch
 from llm_assets.errors import NotThere, ProviderError, SystemicError
 from llm_assets.providers import Credentials
 from llm_assets.providers.anthropic import ENDPOINT, NAME, AnthropicDialect
-from llm_assets.providers.bodies import Wire, count, ordinary, read_page, text
+from llm_assets.providers.bodies import Wire, count, ordinary, read_page, text, word
 from llm_assets.providers.wire import (
     ASKED,
     DOWNLOAD_TIMEOUT,
@@ -219,10 +219,10 @@ def translate(error: Exception, call: Call) -> ProviderError:
         return unreachable(call, error if isinstance(error, httpx2.HTTPError) else error.__cause__)
     refusal = Refusal(
         status=error.status_code,
-        type=text(error.type),
-        code=text(error.error_code),
+        type=word(error.type),
+        code=word(error.error_code),
         message=text(error.api_message),
-        request_id=text(error.request_id),
+        request_id=word(error.request_id),
         retry_after_s=retry_after_s(error.response.headers),
     )
     return refused(call, refusal, systemic=bool({refusal.type, refusal.code} & _SYSTEMIC))

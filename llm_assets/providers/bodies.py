@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ Json = dict[str, Any]
 Row = TypeVar("Row")
 
 RESULT_MESSAGE_CHARACTERS_MAX = 300
+_WORD = re.compile(r"[\w.:/\[\]-]{1,80}")
 # Whatever is said to be more than this of anything is no count.
 COUNT_MAX = 1 << 53
 
@@ -117,6 +119,11 @@ def items(value: object) -> list[Json]:
 def text(value: object) -> str:
     """`value` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
+
+
+def word(value: object) -> str:
+    """`value` if it can be a vendor's name for something, else an empty string: a name has no blanks."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else ""
 
 
 def count(value: object) -> int:

@@ -15,12 +15,11 @@ from openai.types import BatchError
 
 from llm_assets.errors import CapacityError, NotThere, ProviderError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
-from llm_assets.providers.bodies import count, mapping, read_page, text
+from llm_assets.providers.bodies import count, mapping, read_page, text, word
 from llm_assets.providers.openai import NAME, RESPONSES, OpenAIDialect
 from llm_assets.providers.wire import (
     ASKED,
     DOWNLOAD_TIMEOUT,
-    MESSAGE_CHARACTERS_MAX,
     READ_TIMEOUT,
     UPLOAD_TIMEOUT,
     Call,
@@ -28,6 +27,7 @@ from llm_assets.providers.wire import (
     Refusal,
     account_digest,
     asking,
+    own_words,
     refused,
     retry_after_s,
     save,
@@ -222,7 +222,7 @@ def _code(error: BatchError) -> str:
     """The error's own code; a file that the batch could not read gets the code that `create` has for it."""
     if error.code == "invalid_request" and error.param in _FILE_PARAMS:
         return FILE_NOT_VISIBLE
-    return error.code or "unknown"
+    return word(error.code) or "unknown"
 
 
 def _errors_message(errors: Sequence[BatchError]) -> str:
@@ -233,11 +233,12 @@ def _errors_message(errors: Sequence[BatchError]) -> str:
 
 
 def _error_message(error: BatchError) -> str:
-    where = [f"line {error.line}"] if error.line is not None else []
-    where += [f"param {error.param}"] if error.param else []
+    where = [f"line {error.line}"] if isinstance(error.line, int) else []
+    where += [f"param {param}"] if (param := word(error.param)) else []
     place = f" ({', '.join(where)})" if where else ""
-    words = f": {error.message[:MESSAGE_CHARACTERS_MAX]}" if error.message and error.line is None else ""
-    return f"{error.code or 'unknown'}{place}{words}"
+    message = own_words(text(error.message)) if error.line is None else ""
+    words = f": {message}" if message else ""
+    return f"{word(error.code) or 'unknown'}{place}{words}"
 
 
 def _asking(verb: str, effect: Effect) -> AbstractContextManager[None]:
@@ -250,11 +251,11 @@ def translate(error: Exception, call: Call) -> ProviderError:
         return unreachable(call, error if isinstance(error, httpx2.HTTPError) else error.__cause__)
     refusal = Refusal(
         status=error.status_code,
-        type=text(error.type),
-        code=text(error.code),
+        type=word(error.type),
+        code=word(error.code),
         # Not `error.message`, which is the whole body.
         message=text(mapping(error.body).get("message")),
-        request_id=text(error.request_id),
+        request_id=word(error.request_id),
         retry_after_s=retry_after_s(error.response.headers),
     )
     if _is_unseen_file(refusal, text(error.param), call.effect):

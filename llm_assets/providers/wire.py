@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
@@ -43,8 +43,10 @@ ASKED = b"ask"
 # Nobody is kept from asking again for longer, whatever a header says.
 _RETRY_AFTER_S_MAX = 3_600.0
 
-# Not an apostrophe within a word.
-_QUOTATION = re.compile(r"(?<!\w)['`‘]|[\"“«]")
+# Where the words of a vendor may go over into those of a document: see `own_words`. No apostrophe within a word.
+_NOT_THEIR_OWN = re.compile(
+    r"""["`‘“„«「{<\r\n] | '(?!(?<=\w')(?:s|t|re|ve|ll|d|m)?(?:\W|$)) | [:=](?!//)(?=.{41})""", re.VERBOSE | re.DOTALL
+)
 
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -87,7 +89,7 @@ class Refusal:
         name = " ".join(word for word in (f"HTTP {self.status}", self.type) if word)
         code = f" ({self.code})" if self.code and self.code != self.type else ""
         # The words about a refused key may quote it, in part or as a whole.
-        message = f": {self.message[:MESSAGE_CHARACTERS_MAX]}" if self.message and self.status != 401 else ""
+        message = f": {own_words(self.message)}" if self.message and self.status != 401 else ""
         request = f" [request {self.request_id}]" if self.request_id else ""
         return f"{name}{code}{message}{request}"
 
@@ -139,21 +141,19 @@ def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> Provider
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
     advice = _advice(kind, refusal.status)
-    if call.effect is not Effect.READ:
-        refusal = replace(refusal, message=unquoted(refusal.message))
-        if kind is RequestRejected and not _is_of_the_request(refusal):
-            kind, advice = (
-                SystemicError,
-                f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?",
-            )
+    if call.effect is not Effect.READ and kind is RequestRejected and not _is_of_the_request(refusal):
+        kind, advice = SystemicError, f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
     code = TOO_LARGE if refusal.status == 413 else refusal.code or refusal.type or f"http_{refusal.status}"
     return kind(f"{call}: {refusal}{advice}", code=code, retry_after_s=refusal.retry_after_s)
 
 
-def unquoted(message: str) -> str:
-    """A vendor's words about what was sent, up to the first quotation: it may be a document's."""
-    quotation = _QUOTATION.search(message)
-    return f"{message[: quotation.start()]}…" if quotation else message
+def own_words(message: str) -> str:
+    """What of a vendor's words cannot be a document's: they end before the first quotation, brace or line break, and
+    before a colon or equals sign that more than 40 characters follow. Messages like these reach ledger and logs.
+    """
+    foreign = _NOT_THEIR_OWN.search(message)
+    said = f"{message[: foreign.start()]}…" if foreign else message
+    return said[:MESSAGE_CHARACTERS_MAX]
 
 
 def _is_of_the_request(refusal: Refusal) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,19 @@ def test_a_base_url_that_is_none(provider: str, base_url: str) -> None:
 
 # -- what HTTP errors become
 
+VERBS: dict[str, Callable[[Client, Path, Batch], object]] = {
+    "stage": lambda client, shard, batch: client.stage(shard),
+    "find_staged": lambda client, shard, batch: client.find_staged(shard.name),
+    "create": lambda client, shard, batch: create(client, shard),
+    "ask": lambda client, shard, batch: client.ask(shard.read_bytes()),
+    "batch": lambda client, shard, batch: client.batch("b1"),
+    "batches": lambda client, shard, batch: client.batches(),
+    "download": lambda client, shard, batch: client.download(batch, shard.parent),
+    "cancel": lambda client, shard, batch: client.cancel("b1"),
+    "forget": lambda client, shard, batch: client.forget(batch, staged="in"),
+}
+ASKS_NOBODY = {("anthropic", "stage"), ("anthropic", "find_staged")}
+
 READ, FREE, PAID = "batch", "stage", "create"
 
 
@@ -263,17 +277,24 @@ def test_what_stands_in_between_rejects_nothing_for_good(
     assert DOCUMENT not in str(raised.value)
 
 
-@pytest.mark.parametrize("status", [400, 402, 403, 404, 422, 429, 500])
-@pytest.mark.parametrize("provider", BOTH)
+@pytest.mark.parametrize(
+    ("provider", "verb"), [(name, verb) for name in BOTH for verb in VERBS if (name, verb) not in ASKS_NOBODY]
+)
 def test_a_document_that_the_provider_quotes_is_left_out(
-    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, status: int
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, verb: str
 ) -> None:
-    error = {"type": "some_error", "message": f"invalid value: '{DOCUMENT}'"}
-    server.will(json_reply({"type": "error", "error": error}, status=status))
-    with pytest.raises(ProviderError) as raised:
-        create(connect(provider), shard)
-    assert "invalid value: …" in str(raised.value)
-    assert DOCUMENT not in str(raised.value)
+    words = {"type": DOCUMENT, "code": DOCUMENT, "param": DOCUMENT, "details": {"error_code": DOCUMENT}}
+    quoting = [f"invalid value: '{DOCUMENT}'", f"invalid value: {DOCUMENT * 3}"]
+    errors = [{"type": "error", "error": words | {"message": message}} for message in quoting]
+    client, heard = connect(provider), []
+    for status, error in product((400, 401, 402, 403, 404, 413, 422, 429, 500), errors):
+        server.will(json_reply(error, status=status, request_id=DOCUMENT, x_request_id=DOCUMENT))
+        try:
+            VERBS[verb](client, shard, ended(provider, server))
+        except ProviderError as raised:
+            heard.append(f"{raised} {raised.code}")
+    assert len(heard) == (16 if verb == "forget" else 18)  # to which 404 is success
+    assert "the patient" not in "".join(heard)
 
 
 @pytest.mark.parametrize(
@@ -334,20 +355,6 @@ def test_a_success_that_is_no_batch(
         create(connect(provider), shard)
     with pytest.raises(TransientError):
         connect(provider).batch("b")
-
-
-VERBS: dict[str, Callable[[Client, Path, Batch], object]] = {
-    "stage": lambda client, shard, batch: client.stage(shard),
-    "find_staged": lambda client, shard, batch: client.find_staged(shard.name),
-    "create": lambda client, shard, batch: create(client, shard),
-    "ask": lambda client, shard, batch: client.ask(shard.read_bytes()),
-    "batch": lambda client, shard, batch: client.batch("b1"),
-    "batches": lambda client, shard, batch: client.batches(),
-    "download": lambda client, shard, batch: client.download(batch, shard.parent),
-    "cancel": lambda client, shard, batch: client.cancel("b1"),
-    "forget": lambda client, shard, batch: client.forget(batch, staged="in"),
-}
-ASKS_NOBODY = {("anthropic", "stage"), ("anthropic", "find_staged")}
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -493,10 +500,15 @@ def test_openai_outputs(
             "invalid_request (param file_id): Cannot find file",
         ),
         ([{"message": "odd"}], "unknown", "unknown: odd"),
+        (
+            [{"code": DOCUMENT, "message": f"invalid value: '{DOCUMENT}'", "param": DOCUMENT, "line": None}],
+            "unknown",
+            "unknown: invalid value: …",
+        ),
         ([], "", ""),
         (None, "", ""),
     ],
-    ids=["token limit", "lines", "file", "no code", "empty", "none"],
+    ids=["token limit", "lines", "file", "no code", "document", "empty", "none"],
 )
 def test_why_an_openai_batch_failed(
     server: Server, connect: Callable[[str], Client], errors: object, code: str, message: str

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 
 from llm_assets.errors import OutcomeUnknown, ProviderError, TransientError
-from llm_assets.providers.wire import Call, Effect, Refusal, retry_after_s, same_origin, unquoted, unreachable
+from llm_assets.providers.wire import Call, Effect, Refusal, own_words, retry_after_s, same_origin, unreachable
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,21 @@ def test_only_what_was_provably_never_sent_may_be_paid_for_again(
 @pytest.mark.parametrize(
     ("message", "kept"),
     [
-        pytest.param("max_tokens: Field required", "max_tokens: Field required", id="nothing-quoted"),
+        pytest.param("max_tokens: Field required", "max_tokens: Field required", id="nothing-foreign"),
         pytest.param("Couldn't read 'the patient'", "Couldn't read …", id="an-apostrophe-is-none"),
+        pytest.param("your organization's limit, its users' too", "your organization's limit, its users' too", id="of"),
+        pytest.param(
+            "see https://example.com/a/b " + "c" * 40, "see https://example.com/a/b " + "c" * 40, id="address"
+        ),
         pytest.param('invalid value: "the patient"', "invalid value: …", id="double"),
         pytest.param("`the patient` is no value", "…", id="at-once"),
         pytest.param("value=“the patient", "value=…", id="never-closed"),
+        pytest.param("invalid value b'the patient'", "invalid value b…", id="bytes"),
+        pytest.param("invalid value: " + "the patient has " * 9, "invalid value…", id="a-long-rest"),
+        pytest.param("input_value=" + "the patient has\n" * 9, "input_value…", id="a-long-value"),
+        pytest.param("invalid value\nthe patient", "invalid value…", id="line"),
+        pytest.param('invalid {"a":1}', "invalid …", id="object"),
     ],
 )
-def test_quotations_are_left_out(message: str, kept: str) -> None:
-    assert unquoted(message) == kept
+def test_of_a_vendors_words_its_own_are_kept(message: str, kept: str) -> None:
+    assert own_words(message) == kept
