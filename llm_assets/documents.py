@@ -321,13 +321,12 @@ def _check_same(first: _File, other: _File) -> None:
         return
     names = sorted(first.schema.keys() ^ other.schema.keys())
     if names:
-        what = f"only one of them has {', '.join(map(repr, names))}"
+        what = f"only one of them has {_listed(names)}"
     else:
         changed = [name for name in first.schema if first.schema[name] != other.schema[name]]
         if not changed:
             return  # the same columns in another order
-        told = (f"{name!r} is {first.schema[name]} and {other.schema[name]}" for name in changed)
-        what = ", ".join(told)
+        what = f"they have different types in {_listed(changed)}"
     raise DocumentsError(
         f"{first.path} and {other.path} belong to one partition but differ: {what}; give them the same columns"
     )

@@ -441,6 +441,28 @@ def test_files_of_a_partition_must_have_the_same_columns(tmp_path: Path) -> None
     )
 
 
+def test_files_that_differ_are_told_without_what_may_be_values(tmp_path: Path) -> None:
+    csv(tmp_path, "id,body,the SECRET one\n1,a,b\n", "p-1.csv")
+    csv(tmp_path, "id,body\n2,a\n", "p-2.csv")
+    with pytest.raises(DocumentsError, match="only one of them has 1 columns, not all with plain names") as caught:
+        written(replace(CSV, path="{partition}-*.csv"), tmp_path)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [([1], "different types in 'x';"), ([{"the SECRET one": 1}], "different types in 'x';")],
+    ids=["number", "object"],
+)
+def test_files_that_differ_in_types_are_told_without_keys(tmp_path: Path, other: list[Any], told: str) -> None:
+    for number, values in enumerate((["a"], other)):
+        frame = pl.DataFrame({"id": [str(number)], "body": ["SECRET"], "x": values})
+        frame.write_parquet(tmp_path / f"p-{number}.parquet")
+    with pytest.raises(DocumentsError, match=told) as caught:
+        written(replace(CSV, path="{partition}-*.parquet"), tmp_path)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_duplicate_ids_are_counted_and_named_with_their_files(tmp_path: Path) -> None:
     csv(tmp_path, "id,body\n" + "".join(f"{n},SECRET\n" for n in range(20)), "p-1.csv")
     csv(tmp_path, "id,body\n" + "".join(f"{n},SECRET\n" for n in range(12, 40)), "p-2.csv")

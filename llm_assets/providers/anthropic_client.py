@@ -27,6 +27,7 @@ from llm_assets.providers.wire import (
     account_digest,
     asking,
     host,
+    is_json,
     refused,
     retry_after_s,
     same_origin,
@@ -224,5 +225,6 @@ def translate(error: Exception, call: Call) -> ProviderError:
         message=text(error.api_message),
         request_id=word(error.request_id),
         retry_after_s=retry_after_s(error.response.headers),
+        is_json=is_json(error.response.headers),
     )
     return refused(call, refusal, systemic=bool({refusal.type, refusal.code} & _SYSTEMIC))

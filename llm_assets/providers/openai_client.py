@@ -13,7 +13,7 @@ from openai import APIStatusError, DefaultHttpxClient, OpenAI, OpenAIError, Requ
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
 
-from llm_assets.errors import CapacityError, NotThere, ProviderError
+from llm_assets.errors import CapacityError, NotThere, ProviderError, TransientError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
 from llm_assets.providers.bodies import count, mapping, read_page, text, word
 from llm_assets.providers.openai import NAME, RESPONSES, OpenAIDialect
@@ -27,6 +27,7 @@ from llm_assets.providers.wire import (
     Refusal,
     account_digest,
     asking,
+    is_json,
     own_words,
     refused,
     retry_after_s,
@@ -103,10 +104,17 @@ class OpenAIClient:
         """The id of the uploaded file of this name, by listing; None when it is not among the newest."""
         cursor: str | None = None
         for _ in range(_FILE_PAGES_MAX):
-            with _asking("find_staged", Effect.READ):
-                page = self._sdk.files.list(purpose="batch", order="desc", limit=_FILES_A_PAGE, after=cursor or omit)
-                found = _files(page)
-                more = page.has_more is not False
+            try:
+                with _asking("find_staged", Effect.READ):
+                    page = self._sdk.files.list(
+                        purpose="batch", order="desc", limit=_FILES_A_PAGE, after=cursor or omit
+                    )
+                    found = _files(page)
+                    more = page.has_more is not False
+            except TransientError as error:
+                if error.code == "http_404":
+                    return None  # a server that lists no files, and says so with a page
+                raise
             for file_id, filename in found:
                 if filename == name:
                     return file_id
@@ -257,6 +265,7 @@ def translate(error: Exception, call: Call) -> ProviderError:
         message=text(mapping(error.body).get("message")),
         request_id=word(error.request_id),
         retry_after_s=retry_after_s(error.response.headers),
+        is_json=is_json(error.response.headers),
     )
     if _is_unseen_file(refusal, text(error.param), call.effect):
         return CapacityError(f"{call}: {refusal}", code=FILE_NOT_VISIBLE)

@@ -83,6 +83,7 @@ class Refusal:
     message: str = ""
     request_id: str = ""
     retry_after_s: float | None = None
+    is_json: bool = True  # as all that the vendors say is, unlike the pages of what stands in between
 
     def __str__(self) -> str:
         """Such as `HTTP 429 rate_limit_error (enforced_spend_limit_reached): slow down [request req_1]`."""
@@ -141,8 +142,11 @@ def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> Provider
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
     advice = _advice(kind, refusal.status)
+    foreign = f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
     if call.effect is not Effect.READ and kind is RequestRejected and not _is_of_the_request(refusal):
-        kind, advice = SystemicError, f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
+        kind, advice = SystemicError, foreign
+    if kind is NotThere and not refusal.is_json:  # what is believed to be gone is paid for again
+        kind, advice = TransientError, foreign
     code = TOO_LARGE if refusal.status == 413 else refusal.code or refusal.type or f"http_{refusal.status}"
     return kind(f"{call}: {refusal}{advice}", code=code, retry_after_s=refusal.retry_after_s)
 
@@ -186,6 +190,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
     return None
+
+
+def is_json(headers: Mapping[str, str]) -> bool:
+    """Whether a reply says that it is JSON."""
+    return "json" in headers.get("content-type", "")
 
 
 def usable_key(provider: str, api_key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -228,10 +228,21 @@ def call(client: Client, verb: str, shard: Path) -> object:
         (403, SystemicError, SystemicError, SystemicError),
         (404, NotThere, SystemicError, SystemicError),
         (408, TransientError, TransientError, OutcomeUnknown),
+        (405, RequestRejected, SystemicError, SystemicError),
+        (407, RequestRejected, SystemicError, SystemicError),
         (409, TransientError, TransientError, OutcomeUnknown),
+        (410, NotThere, SystemicError, SystemicError),
+        (411, RequestRejected, SystemicError, SystemicError),
         (413, RequestRejected, RequestRejected, RequestRejected),
+        (415, RequestRejected, SystemicError, SystemicError),
+        (421, RequestRejected, SystemicError, SystemicError),
         (422, RequestRejected, RequestRejected, RequestRejected),
+        (425, TransientError, TransientError, OutcomeUnknown),
+        (426, RequestRejected, SystemicError, SystemicError),
         (429, CapacityError, CapacityError, CapacityError),
+        (431, RequestRejected, SystemicError, SystemicError),
+        (451, RequestRejected, SystemicError, SystemicError),
+        (499, TransientError, TransientError, OutcomeUnknown),
         (500, TransientError, TransientError, OutcomeUnknown),
         (503, TransientError, TransientError, OutcomeUnknown),
         (504, TransientError, TransientError, OutcomeUnknown),
@@ -275,6 +286,27 @@ def test_what_stands_in_between_rejects_nothing_for_good(
     with pytest.raises(SystemicError, match="or one of a proxy or wrong base URL") as raised:
         create(connect(provider), shard)
     assert DOCUMENT not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("provider", BOTH)
+def test_a_gateways_page_does_not_say_that_a_batch_is_gone(
+    server: Server, connect: Callable[[str], Client], shard: Path, provider: str, status: int
+) -> None:
+    server.will(Reply(status, b"<html>not found</html>", content_type="text/html"))
+    client, batch = connect(provider), ended(provider, server)
+    for verb in ("batch", "download", "cancel", "forget"):
+        with pytest.raises(TransientError, match="or one of a proxy or wrong base URL"):
+            VERBS[verb](client, shard, batch)
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+def test_a_server_that_lists_no_files_has_none(
+    server: Server, connect: Callable[[str], Client], content_type: str
+) -> None:
+    server.will(Reply(404, b'{"detail":"Not Found"}', content_type=content_type))
+    with suppress(NotThere):
+        assert connect("openai").find_staged("k1.jsonl") is None
 
 
 @pytest.mark.parametrize(
