@@ -198,6 +198,15 @@ class OutputSchema:
 # -- declarations -> a model -------------------------------------------------------------------------------
 
 
+class _FailFast(FailFast):
+    """Pydantic's own has no hash, which `Optional` asks for before Python 3.11.9."""
+
+    __hash__ = object.__hash__
+
+
+_FIRST_ONLY = _FailFast()
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where in a declaration we are, for messages."""
@@ -294,7 +303,7 @@ def _array(name: str, keys: Mapping[str, Any], place: _Place) -> Any:
     if items.get("optional", False):
         item = Optional[item]  # noqa: UP045
     # An answer of a million wrong items is told by its first one.
-    return Annotated[list[item], FailFast()]
+    return Annotated[list[item], _FIRST_ONLY]
 
 
 def _enum(kind: str, values: Any, place: _Place) -> Any:

@@ -384,6 +384,25 @@ def test_what_validates_comes_back_as_it_was(answers: list[dict[str, Any] | None
             assert row == answer | {"at": in_utc}
 
 
+@pytest.mark.parametrize(
+    ("items", "value"),
+    [
+        ("string", ["x"]),
+        ({"type": "array", "items": "integer", "optional": True}, [[1], None]),
+        ({"type": "object", "fields": {"a": "number"}}, [{"a": 1.5}]),
+        ({"type": "string", "enum": ["x", "y"]}, ["y"]),
+    ],
+    ids=["texts", "lists", "objects", "enum"],
+)
+def test_a_list_may_be_left_out(items: object, value: object) -> None:
+    fields = {"found": {"type": "array", "items": items, "optional": True}}
+    schema = OutputSchema.from_fields("review", fields, "reviews.yaml")
+    texts = [json.dumps({"found": value}), '{"found":null}', "{}"]
+    assert [schema.validate(text) for text in texts] == [None] * 3
+    assert schema.typed(pl.Series(texts))["found"].to_list() == [value, None, None]
+    assert schema.validate('{"found":[{"b":1}]}') is not None
+
+
 # -- classes of the user's own -----------------------------------------------------------------------------
 
 
