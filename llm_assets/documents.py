@@ -12,13 +12,13 @@ import csv
 import glob
 import gzip
 import io
-import os
 import re
-import threading
+import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, cast
 
 import orjson
@@ -120,26 +120,25 @@ class DocumentSource:
 
         Raises DocumentsError for what cannot be read, except for duplicate ids, which `write` finds.
         """
-        for file in self._open(partition):
-            yield from file.slices(rows)
+        with TemporaryDirectory() as scratch:
+            for file in self._open(partition, Path(scratch)):
+                yield from file.slices(rows)
 
     def write(self, partition: str, target: Path) -> DocumentsSummary:
         """Stream the partition into one Parquet file, which appears whole or not at all.
 
         A partition without files, or with empty ones, has no rows. Raises DocumentsError.
         """
-        files = self._open(partition)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         tally = _Tally()
-        try:
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+            files = self._open(partition, Path(scratch))
+            temporary = Path(scratch) / target.name
             schema = files[0].schema if files else self.schema
             write_slices(tally.counted(files), schema, temporary, SLICE_ROWS)
             self._check_unique(temporary, tally)
             size = temporary.stat().st_size
             temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
         return DocumentsSummary(tally.rows, size, tally.empty_texts, len(files))
 
     def _problems(self) -> Iterator[str]:
@@ -172,9 +171,11 @@ class DocumentSource:
             return inner if inner != "parquet" else None
         return _SUFFIXES.get(path.suffix)
 
-    def _open(self, partition: str) -> list[_File]:
-        """The partition's files that hold anything, all with the same columns."""
-        scans = [scan for path in self.files(partition) if (scan := _scan(path, self._format or "")) is not None]
+    def _open(self, partition: str, scratch: Path) -> list[_File]:
+        """The partition's files that hold anything, all with the same columns; copies of some are in `scratch`."""
+        kind = self._format or ""
+        opened = (_scan(path, kind, scratch) for path in self.files(partition))
+        scans = [scan for scan in opened if scan is not None]
         if self._format == "jsonl":
             scans = _jsonl_agreed(scans, {self.id_column, self.text_column})
         files = [_File(self, scan) for scan in scans]
@@ -207,9 +208,10 @@ class DocumentSource:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A source file that holds something, and its columns as they are read."""
+    """A source file that holds something, and its columns as they are read; `read` is the file or a copy of it."""
 
     path: Path
+    read: Path
     format: str
     frame: pl.LazyFrame
     schema: dict[str, pl.DataType]
@@ -234,7 +236,7 @@ class _File:
                     yield self._documents(piece, row)
                     row += piece.height
         except (PolarsError, OSError) as error:
-            raise _unreadable(self.path, self._scan.format, error) from None
+            raise _unreadable(self.path, self._scan.read, self._scan.format, error) from None
 
     def _check_columns(self) -> None:
         source, there = self._source, self._scan.schema
@@ -393,23 +395,31 @@ def _moment(text: pl.Expr) -> pl.Expr:
 # -- formats -----------------------------------------------------------------------------------------------
 
 
-def _scan(path: Path, kind: str) -> _Scan | None:
+def _scan(path: Path, kind: str, scratch: Path) -> _Scan | None:
     """The file as a lazy frame; None when there is nothing in it. Raises DocumentsError."""
+    read = path
     try:
         if kind == "csv":
             frame = pl.scan_csv(path, infer_schema=False, glob=False)
         elif kind == "jsonl":
-            if _is_blank(path):
+            # Polars maps these into memory: a file that is cut meanwhile would end the process.
+            read = scratch / f"{len(list(scratch.iterdir()))}{path.suffix}"
+            shutil.copyfile(path, read)
+            if _is_blank(read):
                 return None
-            _check_surrogates(path)
-            frame = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
+            _check_surrogates(path, read)
+            frame = _ndjson(read, None)
         else:
             frame = pl.scan_parquet(path, glob=False)
-        return _Scan(path, kind, frame, dict(frame.collect_schema()))
+        return _Scan(path, read, kind, frame, dict(frame.collect_schema()))
     except NoDataError:
         return None
     except (PolarsError, OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, kind, error) from None
+        raise _unreadable(path, read, kind, error) from None
+
+
+def _ndjson(path: Path, schema: dict[str, pl.DataType] | None) -> pl.LazyFrame:
+    return pl.scan_ndjson(glob.escape(str(path)), schema=schema, infer_schema_length=None)
 
 
 def _jsonl_agreed(scans: list[_Scan], strings: set[str]) -> list[_Scan]:
@@ -428,13 +438,10 @@ def _jsonl_agreed(scans: list[_Scan], strings: set[str]) -> list[_Scan]:
     strings = {name for name in strings if name in agreed and not agreed[name].is_nested()}
     strings |= {name for name, dtype in agreed.items() if _holds_no_keys(dtype)}
     schema = {name: pl.String() if name in strings else dtype for name, dtype in agreed.items()}
-    return [
-        _Scan(scan.path, scan.format, pl.scan_ndjson(glob.escape(str(scan.path)), schema=schema), schema)
-        for scan in scans
-    ]
+    return [_Scan(scan.path, scan.read, scan.format, _ndjson(scan.read, schema), schema) for scan in scans]
 
 
-def _unreadable(path: Path, kind: str, error: Exception) -> DocumentsError:
+def _unreadable(path: Path, read: Path, kind: str, error: Exception) -> DocumentsError:
     """What is known about a file that cannot be read, in our words: polars quotes values."""
     expected, fault = {
         "csv": ("UTF-8, as many fields in a row as in the header, quotes doubled inside quotes", _csv_fault),
@@ -442,7 +449,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DocumentsError:
         "parquet": ("a complete Parquet file", _no_fault),
     }[kind]
     try:
-        line = fault(path)
+        line = fault(read)
     except (OSError, EOFError, zlib.error) as broken:
         return DocumentsError(f"{path}: cannot be read ({type(broken).__name__}); is the file complete?")
     where = f" from line {line} on" if line else ""
@@ -480,9 +487,9 @@ def _is_blank(path: Path) -> bool:
         return not any(line.strip() for line in lines)
 
 
-def _check_surrogates(path: Path) -> None:
+def _check_surrogates(path: Path, read: Path) -> None:
     """Raise DocumentsError for a lone surrogate escape, which polars reads as a NUL character."""
-    with _bytes(path) as lines:
+    with _bytes(read) as lines:
         for number, line in enumerate(lines, start=1):
             if _SURROGATE_ESCAPE.search(line) and not _is_object(line):
                 raise DocumentsError(

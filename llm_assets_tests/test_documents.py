@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -428,6 +430,23 @@ def test_bad_gzip(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"p.{suffix}").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DocumentsError, match=rf"p\.{suffix}: cannot be read"):
         written(replace(CSV, path=f"{{partition}}.{suffix}"), tmp_path)
+
+
+def test_a_source_that_is_cut_while_it_is_read_does_not_end_the_process(tmp_path: Path) -> None:
+    line = json.dumps({"id": "0", "body": "x" * 10_000}) + "\n"
+    (tmp_path / "p.jsonl").write_text(line * 10_000)
+    read = f"""
+from os import truncate
+from pathlib import Path
+from llm_assets.documents import DocumentSource
+source = DocumentSource("tickets", "{{partition}}.jsonl", "id", "body", base=Path({str(tmp_path)!r}))
+slices = source.slices("p", 100)
+rows = next(slices).height
+truncate({str(tmp_path / "p.jsonl")!r}, 1_000)
+print(rows + sum(one.height for one in slices))
+"""
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "10000\n")
 
 
 def test_files_of_a_partition_must_have_the_same_columns(tmp_path: Path) -> None:
