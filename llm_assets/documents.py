@@ -23,9 +23,9 @@ from typing import IO, cast
 
 import orjson
 import polars as pl
-from polars.exceptions import NoDataError, PolarsError
+from polars.exceptions import NoDataError, PanicException, PolarsError
 
-from llm_assets.errors import DeclarationError, DocumentsError
+from llm_assets.errors import DeclarationError, DocumentsError, StoreError
 from llm_assets.parquet import write_slices
 from llm_assets.records import DOCUMENT_ID, TEXT
 
@@ -536,8 +536,17 @@ class _Tally:
 
 
 def read_documents(path: Path, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
-    """The documents of a file that `DocumentSource.write` wrote, in its order, `rows` at a time."""
-    # Not `collect_batches`: it reads hundreds of megabytes ahead.
-    table = pl.scan_parquet(path, glob=False)
-    for start in range(0, table.select(pl.len()).collect().item(), SLICE_ROWS):
-        yield from table.slice(start, SLICE_ROWS).collect().iter_slices(rows)
+    """The documents of a file that `DocumentSource.write` wrote, in its order, `rows` at a time.
+
+    They are those of one table, also when another takes its place meanwhile. Raises StoreError for a damaged one.
+    """
+    try:
+        with path.open("rb") as file:
+            # Not `collect_batches`: it reads hundreds of megabytes ahead.
+            table = pl.scan_parquet(file)
+            for start in range(0, table.select(pl.len()).collect().item(), SLICE_ROWS):
+                yield from table.slice(start, SLICE_ROWS).collect().iter_slices(rows)
+    except (PolarsError, PanicException, OSError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({type(error).__name__}); materialize these documents again, or put back a copy"
+        ) from None

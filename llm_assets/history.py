@@ -19,7 +19,7 @@ from llm_assets.output_schema import OutputSchema
 from llm_assets.platform import Platform
 from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
 from llm_assets.retries import amendments, standings, truncations_max
-from llm_assets.store import Store
+from llm_assets.store import DAMAGE, Store
 
 Args = ParamSpec("Args")
 Done = TypeVar("Done")
@@ -35,7 +35,7 @@ def naming_damage(act: _Act[Args, Done]) -> _Act[Args, Done]:
     ) -> Done:
         try:
             return act(platform, enrichment, partition, *args, **options)
-        except pl.exceptions.PolarsError:
+        except DAMAGE:
             platform.store.check(enrichment.name, partition)
             raise
 

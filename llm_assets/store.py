@@ -29,6 +29,9 @@ import polars as pl
 from llm_assets.errors import StoreError
 from llm_assets.records import Shard
 
+# What polars raises over a table that is damaged or changed while it is read. Its panics are no `Exception`s.
+DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
 
 class Store:
     """Tables and files under `root`, a folder. Paths that leave here are relative to it, with `/`."""
@@ -155,7 +158,7 @@ class Store:
         table = pl.scan_parquet(self.local(path))
         try:
             table.collect_schema()
-        except pl.exceptions.PolarsError as error:
+        except DAMAGE as error:
             raise StoreError(self._damaged(path)) from error
         return table
 
@@ -167,7 +170,7 @@ class Store:
             for column in table.collect_schema():
                 try:
                     table.select(column).collect()
-                except pl.exceptions.PolarsError as error:
+                except DAMAGE as error:
                     raise StoreError(self._damaged(path)) from error
 
     def _damaged(self, path: str) -> str:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_assets.documents import DocumentSource, DocumentsSummary, read_documents
-from llm_assets.errors import DeclarationError, DocumentsError
+from llm_assets.errors import DeclarationError, DocumentsError, StoreError
 
 AT = pl.Datetime("us", "UTC")
 CSV = DocumentSource("tickets", "{partition}.csv", "id", "body", source="tickets.yaml")
@@ -447,6 +448,35 @@ print(rows + sum(one.height for one in slices))
 """
     done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "10000\n")
+
+
+def test_documents_are_of_one_table_when_another_takes_its_place_meanwhile(tmp_path: Path) -> None:
+    table, other = tmp_path / "documents.parquet", tmp_path / "other.parquet"
+    frame = pl.DataFrame({"document_id": [str(number) for number in range(50_000)], "text": "good"})
+    frame.write_parquet(table, row_group_size=10_000)
+    frame.reverse().with_columns(text=pl.lit("SECRET")).write_parquet(other, row_group_size=3_000)
+    slices = read_documents(table)
+    first = next(slices)
+    other.replace(table)
+    assert pl.concat([first, *slices]).equals(frame)
+
+
+def test_a_damaged_table_of_documents_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "documents.parquet"
+    frame = pl.DataFrame({"document_id": [str(number) for number in range(500)], "text": "SECRET"})
+    frame.write_parquet(table)
+    whole = table.read_bytes()
+    told = []
+    for at in range(0, len(whole), 40):
+        table.write_bytes(whole[:at] + bytes(40) + whole[at + 40 :])
+        with suppress(StoreError):
+            pl.concat(read_documents(table))
+            continue
+        with pytest.raises(StoreError, match=r"documents\.parquet cannot be read .*; materialize") as raised:
+            pl.concat(read_documents(table))
+        told.append(str(raised.value))
+    assert len(told) > 3
+    assert "SECRET" not in "".join(told)
 
 
 def test_files_of_a_partition_must_have_the_same_columns(tmp_path: Path) -> None:
