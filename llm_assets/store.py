@@ -32,6 +32,9 @@ from llm_assets.records import Shard
 # What polars raises over a table that is damaged or changed while it is read. Its panics are no `Exception`s.
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
+# File systems take 255 bytes, and a table that is being written is called `.<segment>.parquet.<8 characters>`.
+_SEGMENT_BYTES_MAX = 255 - len("..parquet.12345678")
+
 
 class Store:
     """Tables and files under `root`, a folder. Paths that leave here are relative to it, with `/`."""
@@ -185,8 +188,13 @@ class Store:
 
 
 def _segment(partition: str) -> str:
-    """A partition key as one path segment: no separator, no way up."""
+    """A partition key as one path segment: no separator, no way up. Raises StoreError when no file can be called so."""
     segment = quote(partition, safe="|:, ")
+    if len(segment) > _SEGMENT_BYTES_MAX:
+        raise StoreError(
+            f"the partition key {partition[:40]!r}… takes {len(segment)} bytes in a file's name, where "
+            f"{_SEGMENT_BYTES_MAX} are possible; use a shorter one (what is no ASCII takes six or more a character)"
+        )
     return segment.replace(".", "%2E") if segment in (".", "..") else segment
 
 

@@ -103,3 +103,15 @@ def test_a_column_that_an_older_table_lacks_is_null(tmp_path: Path) -> None:
 def test_only_folders_are_supported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="only a folder is supported"):
         Store("s3://bucket/prefix")
+
+
+@pytest.mark.parametrize("longest", ["x" * 237, "ü" * 39, "☃" * 26], ids=["ascii", "umlauts", "snowmen"])
+def test_a_partition_key_that_no_file_can_be_called_by_is_refused_at_once(tmp_path: Path, longest: str) -> None:
+    store = Store(tmp_path)
+    for path in (store.documents("d", longest), store.plan("e", longest, "p"), store.failed("e", longest)):
+        store.write(path, TABLE)
+    for name in (store.documents, store.enriched, store.failed):
+        with pytest.raises(StoreError, match="bytes in a file's name, where 237 are possible"):
+            name("d", longest + longest[:1])
+    with pytest.raises(StoreError, match="use a shorter one"):
+        store.plan("e", longest * 2, "p")
