@@ -142,11 +142,11 @@ def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> Provider
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
     advice = _advice(kind, refusal.status)
-    foreign = f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
     if call.effect is not Effect.READ and kind is RequestRejected and not _is_of_the_request(refusal):
-        kind, advice = SystemicError, foreign
-    if kind is NotThere and not refusal.is_json:  # what is believed to be gone is paid for again
-        kind, advice = TransientError, foreign
+        kind, advice = SystemicError, _foreign(call)
+    if kind in (NotThere, SystemicError) and refusal.status >= 400 and not refusal.is_json:
+        # What is believed to be gone is paid for again.
+        kind, advice = TransientError if kind is NotThere else SystemicError, _foreign(call)
     code = TOO_LARGE if refusal.status == 413 else refusal.code or refusal.type or f"http_{refusal.status}"
     return kind(f"{call}: {refusal}{advice}", code=code, retry_after_s=refusal.retry_after_s)
 
@@ -265,6 +265,10 @@ def _kind_of_class(status: int) -> _ErrorType | dict[Effect, _ErrorType]:
         return _TRY_AGAIN
     # Below 400 is a redirect or stranger.
     return RequestRejected if status >= 400 else SystemicError
+
+
+def _foreign(call: Call) -> str:
+    return f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
 
 
 def _advice(kind: _ErrorType, status: int = 0) -> str:

@@ -277,7 +277,7 @@ def test_http_errors(
         assert len(server.asked) == 1, "nothing is sent again by the SDK"
 
 
-@pytest.mark.parametrize("status", [400, 405, 407, 411, 415, 421, 422, 426, 431, 451])
+@pytest.mark.parametrize("status", [400, 402, 403, 404, 405, 407, 411, 415, 421, 422, 426, 431, 451])
 @pytest.mark.parametrize("provider", BOTH)
 def test_what_stands_in_between_rejects_nothing_for_good(
     server: Server, connect: Callable[[str], Client], shard: Path, provider: str, status: int
@@ -511,6 +511,16 @@ def test_openai_outputs(
 ) -> None:
     server.will(json_reply(openai_batch(output_file_id=output, error_file_id=error)))
     assert connect("openai").batch("b").outputs == outputs
+
+
+@pytest.mark.parametrize("absurd", [-1, 1e300, 2**53 + 1, 10**30], ids=str)
+@pytest.mark.parametrize("provider", BOTH)
+def test_counts_beyond_all_measure_are_none(
+    server: Server, connect: Callable[[str], Client], provider: str, absurd: object
+) -> None:
+    batch = BATCH[provider]()
+    server.will(json_reply(batch | {"request_counts": dict.fromkeys(batch["request_counts"], absurd)}))
+    assert connect(provider).batch("b").counts == BatchCounts(0)
 
 
 @pytest.mark.parametrize(
