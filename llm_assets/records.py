@@ -254,11 +254,12 @@ class Shard:
     `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
     size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
     submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
-    not have what it should. `schema_digest` names the output schema that the answers were asked for, `results` the
-    table that holds them once collected. `tokens` are those that it will read and `expected_usd` what it will cost, as
-    estimated when it was planned; `at_most_usd` is what it cannot cost more than. `charge_usd` is what it takes of the
-    budgets since `charged_at`: the most that it may cost, and once that is known what it did cost. `swept_at` is when
-    its request file was deleted, `forgotten_at` when what the provider kept of it was. `plan_digest` is its plan's.
+    not have what it should, in `missing_looks` looks. `schema_digest` names the output schema that the answers were
+    asked for, `results` the table that holds them once collected. `tokens` are those that it will read and
+    `expected_usd` what it will cost, as estimated when it was planned; `at_most_usd` is what it cannot cost more than.
+    `charge_usd` is what it takes of the budgets since `charged_at`: the most that it may cost, and once that is known
+    what it did cost. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it
+    was. `plan_digest` is its plan's.
     """
 
     key: str
@@ -293,6 +294,7 @@ class Shard:
     cancelled_at: datetime | None = None
     missing_since: datetime | None = None
     missing_at: datetime | None = None
+    missing_looks: int = 0
     schema_digest: str = ""
     results: str = ""
     swept_at: datetime | None = None

@@ -23,6 +23,7 @@ from llm_assets_tests.platforms import (
     enriched,
     failed,
     finish,
+    go_on,
     labels,
     reasons,
     submit,
@@ -375,3 +376,18 @@ def test_missing_is_a_reason_of_its_own(platform: Platform, enrichment: Enrichme
 )
 def test_how_many_results_there_should_be(counts: BatchCounts, expected: int) -> None:
     assert expected_results(counts, 10) == expected
+
+
+@pytest.mark.parametrize("minutes", [5, 16, 60, 24 * 60])
+def test_what_is_missing_is_given_up_however_seldom_anybody_looks(
+    empty: Platform, emulator: Emulator, time: Time, minutes: int
+) -> None:
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "missing_row", "times": 1}])
+    write_documents(empty, TEXTS)
+    submit(empty, enrichment)
+    for _ in range(30):
+        if go_on(empty, enrichment) is Step.NOTHING:
+            break
+        time.passes(minutes=minutes)
+    assert enriched(empty, enrichment).height == len(TEXTS)

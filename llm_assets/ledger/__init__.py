@@ -34,6 +34,8 @@ TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
 }
 # The code of a shard whose batch its provider does not know any more.
 VANISHED = "vanished"
+# So many looks that all missed something say that it is gone, however far apart they were.
+LOOKS_ENOUGH = 4
 ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
@@ -281,6 +283,7 @@ class Ledger:
             not_before=None,
             missing_since=None,
             missing_at=None,
+            missing_looks=0,
             ended_at=self._clock(),
             finished=batch.counts.finished,
             code=batch.code,
@@ -290,12 +293,15 @@ class Ledger:
     def missing(self, shard: Shard, message: str, *, forgotten_after: timedelta) -> datetime:
         """The provider did not have the shard's batch, or not all of its results. Returns since when that is so.
 
-        Only looks in a row count: when the last one is longer ago than `forgotten_after`, they begin anew.
+        Only looks in a row count: when the last one is longer ago than `forgotten_after`, they begin anew; but after
+        LOOKS_ENOUGH of them, who looks seldom need not look more often.
         """
         now = self._clock()
         this = (shards.c.key == shard.key) & (shards.c.batch_id == shard.batch_id)
-        in_a_row = shards.c.missing_at >= sa.literal(now - forgotten_after, UtcDateTime)
+        lately = shards.c.missing_at >= sa.literal(now - forgotten_after, UtcDateTime)
+        in_a_row = lately | (shards.c.missing_looks >= LOOKS_ENOUGH)
         facts = {
+            "missing_looks": shards.c.missing_looks + 1,
             "missing_since": sa.case((in_a_row, shards.c.missing_since), else_=sa.literal(now, UtcDateTime)),
             "missing_at": now,
             "message": sa.case((in_a_row, shards.c.message), else_=sa.literal(message)),
@@ -307,7 +313,7 @@ class Ledger:
     def there(self, shard: Shard) -> None:
         """The provider has after all what was missing."""
         if shard.missing_since is not None:
-            self._note(shard.key, missing_since=None, missing_at=None, message="")
+            self._note(shard.key, missing_since=None, missing_at=None, missing_looks=0, message="")
 
     def deferred(self, shard: Shard, *, not_before: datetime) -> None:
         """The results of the shard are to be fetched later."""
@@ -322,7 +328,7 @@ class Ledger:
     def vanished(self, shard: Shard, message: str) -> None:
         """The provider does not know the shard's batch any more: it has ended, without results."""
         facts: dict[str, Any] = {"ended_at": self._clock(), "not_before": None, "code": VANISHED, "message": message}
-        facts |= {"missing_since": None, "missing_at": None}
+        facts |= {"missing_since": None, "missing_at": None, "missing_looks": 0}
         self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
 
     def collected(self, shard: Shard, results: str, spent: Spent | None = None, *, settles: bool = True) -> None:

@@ -91,6 +91,7 @@ shards = sa.Table(
     sa.Column("cancelled_at", UtcDateTime),
     sa.Column("missing_since", UtcDateTime),
     sa.Column("missing_at", UtcDateTime),
+    sa.Column("missing_looks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("schema_digest", sa.Text, nullable=False, server_default=""),
     sa.Column("results", sa.Text, nullable=False, server_default=""),
     sa.Column("swept_at", UtcDateTime),

@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 RESULT_MESSAGE_CHARACTERS_MAX = 300
 _WORD = re.compile(r"[\w.:/\[\]-]{1,80}")
 # Whatever is said to be more than this of anything is no count.
-COUNT_MAX = 1 << 53
+COUNT_MAX = 1 << 40
 
 
 class Wire(msgspec.Struct, gc=False):

@@ -24,6 +24,7 @@ def upgrade() -> None:
     op.add_column("shards", sa.Column("cancelled_at", _TIME))
     op.add_column("shards", sa.Column("missing_since", _TIME))
     op.add_column("shards", sa.Column("missing_at", _TIME))
+    op.add_column("shards", sa.Column("missing_looks", sa.Integer, nullable=False, server_default="0"))
     op.add_column("shards", sa.Column("schema_digest", sa.Text, nullable=False, server_default=""))
     op.add_column("shards", sa.Column("results", sa.Text, nullable=False, server_default=""))
     op.add_column("shards", sa.Column("swept_at", _TIME))
