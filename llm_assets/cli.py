@@ -104,9 +104,7 @@ def status(
     with _errors_exit(_FAILED), _looking() as platform:
         found = statuses(platform) if platform else []
         known = sorted({each.enrichment for each in found})
-        if name and known and name not in known:
-            _complain(f"nothing was ever sent for {name!r}; there are: {', '.join(known)}")
-            raise typer.Exit(_MISUSED)
+        _check_known(name, known)
         found = [each for each in found if name in (None, each.enrichment)]
         others = other_accounts(platform) if platform else []
     if as_json:
@@ -133,6 +131,8 @@ def failed(
 ) -> None:
     """Show which documents failed and why, in the partitions that are published."""
     with _errors_exit(_FAILED), _looking() as platform:
+        known = sorted({each.enrichment for each in statuses(platform)}) if platform else []
+        _check_known(name, known)
         found = failures(platform, name, partition).to_dicts() if platform else []
     if as_json:
         _print_json({"failed": found})
@@ -343,6 +343,12 @@ def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> 
             for each in work.complete():
                 bar.update(task, **console.progress_fields(each, tokens_so_far(platform, name, partition)))
             return outcome(platform.store, work.plan())
+
+
+def _check_known(name: str | None, known: list[str]) -> None:
+    if name and known and name not in known:
+        _complain(f"nothing was ever sent for {name!r}; there are: {', '.join(known)}")
+        raise typer.Exit(_MISUSED)
 
 
 @contextmanager

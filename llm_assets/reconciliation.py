@@ -244,7 +244,7 @@ def _sees(client: Client, shard: Shard) -> bool:
 def _open_claim(platform: Platform, shard: Shard) -> OpenClaim:
     try:
         client = platform.client_of(shard)
-        batches = _batches_since(client, shard)
+        batches, _ = _batches_since(client, shard)
         stamped = platform.dialect_of(shard).carries_stamp
         found = candidates(shard, batches, (), stamped=stamped)
         return OpenClaim(shard, tuple(Candidate(batch, _evidence(platform, client, shard, batch)) for batch in found))
@@ -283,7 +283,7 @@ def _check_adoption(platform: Platform, shard: Shard, batch: Batch) -> None:
 
 def _check_no_proof(platform: Platform, shard: Shard, client: Client) -> None:
     """Sending again what the provider certainly has, or giving it up, is no decision but a mistake."""
-    batches = _batches_since(client, shard)
+    batches, _ = _batches_since(client, shard)
     if platform.dialect_of(shard).carries_stamp:
         proven = next(iter(candidates(shard, batches, (), stamped=True)), None)
     else:
@@ -345,7 +345,7 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         client = platform.client_of(shard)
     except SystemicError as error:
         return _unsettled(platform, shard, Wait(), str(error))
-    batches = _batches_since(client, shard)
+    batches, unread = _batches_since(client, shard)
     taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
     stamped = platform.dialect_of(shard).carries_stamp
     found = verdict(
@@ -363,6 +363,8 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         and (batch := _despite_its_size(platform, client, shard, batches, taken))
     ):
         found = Adopt(batch)
+    if isinstance(found, Release) and unread:  # one of those may be the batch that is looked for
+        return _unsettled(platform, shard, Wait(), f"{unread} batches that the provider lists cannot be read")
     match found:
         case Adopt(batch):
             with suppress(IllegalTransition):  # another claim took it at the same moment: the next look tells
@@ -402,19 +404,19 @@ def _unsettled(platform: Platform, shard: Shard, found: Verdict, message: str) -
     return found
 
 
-def _batches_since(client: Client, shard: Shard) -> list[Batch]:
-    """The account's batches since shortly before the claim, newest first."""
+def _batches_since(client: Client, shard: Shard) -> tuple[list[Batch], int]:
+    """The account's batches since shortly before the claim, newest first, and how many more cannot be read."""
     assert shard.claimed_at is not None
     since, cursor = shard.claimed_at - CLOCK_SKEW, None
     found: list[Batch] = []
+    unread = 0
     for _ in range(_PAGES_MAX):
         page = client.batches(cursor)
-        if page.unread:  # one of them may be the batch that is looked for
-            raise OutcomeUnknown(f"shard {shard.key}: {page.unread} batches that the provider lists cannot be read")
+        unread += page.unread
         found += page.batches
         cursor = page.cursor
         if cursor is None or any(batch.created_at < since for batch in page.batches):
-            return found
+            return found, unread
     raise OutcomeUnknown(
         f"shard {shard.key}: more than {_PAGES_MAX} pages of batches since its claim at {shard.claimed_at:%F %T}; "
         "its outcome must be settled by hand"

@@ -10,7 +10,7 @@ import pytest
 
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import IllegalTransition, OutcomeUnknown, SystemicError
+from llm_assets.errors import IllegalTransition, OutcomeUnknown, SystemicError, TransientError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
@@ -349,6 +349,29 @@ def test_a_lost_batch_is_found_beyond_the_first_page_of_the_list(platform: Platf
         client.create(file, staged=shard.staged_id, stamp=f"another {number}")
     submit(platform, enrichment)
     assert states(platform, enrichment) == [ShardState.SUBMITTED]
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["ours-may-be-the-strange-one", "ours-stands-beside-it"])
+def test_a_strange_batch_in_the_list_is_no_proof_that_ours_is_not_there(
+    tmp_path: Path, time: Time, listed: bool
+) -> None:
+    enrichment = labels("openai")
+    with serving() as server:
+        opened = open_platform(tmp_path / "strange", server.url, time)
+        write_documents(opened, TEXTS)
+        plan_partition(opened, enrichment, P)
+        (shard,) = opened.ledger.shards(enrichment.name, P)
+        batch = {"id": "b", "object": "batch", "status": "in_progress", "created_at": int(time().timestamp())}
+        batch |= {"output_file_id": None, "error_file_id": None, "errors": None, "request_counts": None}
+        found = [batch | {"created_at": 1e20}]
+        found += [batch | {"id": "ours", "metadata": {"llm_assets_submission": shard.key}}] if listed else []
+        server.will(json_reply({"object": "list", "data": found, "has_more": False}))
+        opened.ledger.claim(shard.key, owner=opened.owner, account=opened.client("openai", None).account)
+        time.passes(hours=1)
+        with suppress(TransientError):  # a list of nothing that can be read
+            reconcile_partition(opened, enrichment.name, P)
+        assert states(opened, enrichment) == [ShardState.SUBMITTED if listed else ShardState.SUBMITTING]
+        opened.close()
 
 
 def test_a_list_without_an_end_proves_nothing(platform: Platform, tmp_path: Path, time: Time) -> None:

@@ -249,8 +249,10 @@ def _batches_asset(
                 )
                 sent = send_planned(opened, plan, enrichment.quota)
             except SystemicError as error:
+                words = str(error)
+                stop = "" if words.endswith((".", "?", "!")) else "."
                 raise dg.Failure(
-                    description=f"Nothing more is sent until somebody acts: {error} Then materialize this again.",
+                    description=f"Nothing more is sent until somebody acts: {words}{stop} Then materialize this again.",
                     metadata={"provider": enrichment.provider, "code": error.code},
                     allow_retries=False,
                 ) from error
