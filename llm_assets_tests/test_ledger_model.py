@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from llm_assets.errors import IllegalTransition, LedgerError, PlanConflict
-from llm_assets.ledger import VANISHED, Ledger
+from llm_assets.ledger import LOOKS_ENOUGH, VANISHED, Ledger
 from llm_assets.records import Batch, BatchCounts, BatchState, Plan, Shard, ShardState
 from llm_assets_tests.samples import NOW, PLAN, SHARD
 
@@ -218,9 +218,11 @@ class Runs(RuleBasedStateMachine):
         since = self.ledger.missing(shard, "not there", forgotten_after=FORGOTTEN_AFTER)
         now = self.shards[shard.key]
         if now.batch_id == shard.batch_id:
-            in_a_row = now.missing_at is not None and now.missing_at >= self.clock() - FORGOTTEN_AFTER
+            lately = now.missing_at is not None and now.missing_at >= self.clock() - FORGOTTEN_AFTER
+            in_a_row = lately or now.missing_looks >= LOOKS_ENOUGH
             expected = now.missing_since if in_a_row else self.clock()
-            self._change(shard.key, missing_since=expected, missing_at=self.clock(), message="not there")
+            facts = {"missing_since": expected, "missing_at": self.clock(), "missing_looks": now.missing_looks + 1}
+            self._change(shard.key, message="not there", **facts)
             assert since == expected
 
     @rule(actor=ACTORS, number=NUMBERS)
@@ -320,7 +322,7 @@ class Runs(RuleBasedStateMachine):
     def _without_batch(self, shard: Shard) -> dict[str, object]:
         now = self.shards.get(shard.key, shard)
         past = (*now.past_batches, *([now.batch_id] if now.batch_id else []))
-        return {"batch_id": None, "past_batches": past, "adopted": False}
+        return {"batch_id": None, "past_batches": past, "adopted": False, "missing_looks": 0}
 
     def _change(self, key: str, **facts: object) -> None:
         if key in self.shards:
@@ -331,7 +333,7 @@ class Runs(RuleBasedStateMachine):
             self.plan = replace(self.plan, **facts)  # type: ignore[arg-type]
 
     def _end(self, shard: Shard, act: Callable[[], None], **facts: object) -> None:
-        nothing = dict.fromkeys(("not_before", "missing_since", "missing_at"))
+        nothing = dict.fromkeys(("not_before", "missing_since", "missing_at")) | {"missing_looks": 0}
         self._advance(shard, ENDED, self._is(shard, SUBMITTED), act, **nothing, **facts)
 
     def _advance(self, shard: Shard, to: ShardState, wins: bool, act: Callable[[], None], **facts: object) -> None:

@@ -489,7 +489,7 @@ class Ledger:
                     raise IllegalTransition(f"shard {key} cannot become {to}: its claim is {now.owner}'s by now")
                 if leaves_batch:
                     past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
-                    facts |= {"batch_id": None, "past_batches": past, "adopted": False}
+                    facts |= {"batch_id": None, "past_batches": past, "adopted": False, "missing_looks": 0}
                 connection.execute(sa.update(shards).where(this).values(state=to, **facts))
                 if spent:
                     what = {name: getattr(now, name) for name in _SPENT_ON}
