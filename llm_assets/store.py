@@ -146,10 +146,10 @@ class Store:
 
     # -- tables
 
-    def write(self, path: str, frame: pl.DataFrame) -> None:
-        """Write a table, whole or not at all."""
+    def write(self, path: str, frame: pl.DataFrame, *, group_rows: int | None = None) -> None:
+        """Write a table, whole or not at all; in row groups of so many rows, or of polars' choice."""
         with self.writing(path) as temporary:
-            frame.write_parquet(temporary, compression="zstd")
+            frame.write_parquet(temporary, compression="zstd", row_group_size=group_rows)
 
     def scan(self, path: str) -> pl.LazyFrame:
         """A table of which only the schema is read yet. Raises StoreError when it is not there, or is no table.
@@ -158,7 +158,7 @@ class Store:
         """
         if not self.exists(path):
             raise StoreError(f"{path} is not in the store at {self.root}; materialize what is upstream of it")
-        table = pl.scan_parquet(self.local(path))
+        table = pl.scan_parquet(self.local(path), glob=False)
         try:
             table.collect_schema()
         except DAMAGE as error:
@@ -172,9 +172,11 @@ class Store:
             table = self.scan(path)
             for column in table.collect_schema():
                 try:
-                    table.select(column).collect()
+                    whole = table.select(column).collect().height == table.select(pl.len()).collect().item()
                 except DAMAGE as error:
                     raise StoreError(self._damaged(path)) from error
+                if not whole:  # a column that is damaged may only be shorter than the others
+                    raise StoreError(self._damaged(path))
 
     def _damaged(self, path: str) -> str:
         return (
