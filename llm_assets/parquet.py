@@ -9,6 +9,35 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 
+class SliceWriter:
+    """A table that comes slice by slice, at least one: kept on disk in parts until it is written into one file."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        """`folder` is for the parts, of about `rows` rows each, and outlives the writer."""
+        self._folder = folder
+        self._rows = rows
+        self._slices: list[pl.DataFrame] = []
+        self._parts: list[Path] = []
+
+    def add(self, piece: pl.DataFrame) -> None:
+        """Append rows."""
+        self._slices.append(piece)
+        if sum(piece.height for piece in self._slices) >= self._rows:
+            self._keep()
+
+    def write(self, target: Path) -> None:
+        """Write all rows, in the order in which they came."""
+        self._keep()
+        pl.scan_parquet(self._parts).sink_parquet(target, compression="zstd", row_group_size=self._rows)
+
+    def _keep(self) -> None:
+        if self._slices:
+            part = self._folder / f"{len(self._parts):06}.parquet"
+            pl.concat(self._slices).write_parquet(part, compression="lz4")
+            self._parts.append(part)
+            self._slices.clear()
+
+
 def write_slices(slices: Iterator[pl.DataFrame], schema: Mapping[str, pl.DataType], target: Path, rows: int) -> None:
     """Write slices of a table into one file while they come, in row groups of so many rows."""
 

@@ -8,7 +8,7 @@ Files come first, the ledger last: planning is safe to repeat, to interrupt anyw
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,8 +23,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from llm_assets.documents import read_documents
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
+from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from, forecast
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
+from llm_assets.parquet import SliceWriter
 from llm_assets.platform import Platform
 from llm_assets.records import (
     REQUESTS_SCHEMA,
@@ -42,6 +44,7 @@ from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
 
 SLICE_ROWS = 5_000
+_PLAN_GROUP_ROWS = 50_000
 # How often planning begins anew because another run planned the partition meanwhile.
 _CONFLICTS_MAX = 3
 # How far back the evidence for estimates goes.
@@ -178,19 +181,18 @@ def _draft(
 
 def _known(
     platform: Platform, enrichment: Enrichment, partition: str, rounds: int, without: Sequence[str]
-) -> tuple[set[str], set[str], dict[Fingerprint, Amendment]]:
+) -> tuple[FingerprintSet, FingerprintSet, dict[Fingerprint, Amendment]]:
     """The requests that are not to be sent, those of which an answer is of no use here, and how requests that were sent
     before and are again differ from the declared.
     """
-    settled: set[str] = set()
-    useless: set[str] = set()
+    settled, useless = FingerprintSet(), FingerprintSet()
     amendments: dict[Fingerprint, Amendment] = {}
     unsettled = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
     sent = sum(shard.requests for shard in platform.ledger.shards(enrichment.name, partition))
     for part in parts_of(sent, platform.part_requests):
         standings = partition_standings(platform, enrichment, partition, rounds=rounds, part=part, without=without)
-        settled.update(standings.filter(~unsettled)["fingerprint"])
-        useless.update(standings.filter(unsettled & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
+        settled.add(standings.filter(~unsettled)["fingerprint"])
+        useless.add(standings.filter(unsettled & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
         amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unsettled))
     return settled, useless, amendments
 
@@ -224,7 +226,7 @@ def document_slices(platform: Platform, enrichment: Enrichment, partition: str) 
     yield from read_documents(platform.store.local(path), SLICE_ROWS)
 
 
-def settled_requests(platform: Platform, enrichment: Enrichment, partition: str) -> set[str]:
+def settled_requests(platform: Platform, enrichment: Enrichment, partition: str) -> FingerprintSet:
     """The requests of a partition that the next wave leaves out: answered, waiting, or failed for good."""
     current = platform.ledger.plan(enrichment.name, partition)
     return _known(platform, enrichment, partition, current.rounds if current else 1, without=())[0]
@@ -267,7 +269,10 @@ class _Draft:
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
         self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests(), enrichment.quota)
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
-        self._slices: list[pl.DataFrame] = []
+        self._plan_id = platform.new_key()
+        self._path = platform.store.plan(enrichment.name, partition, self._plan_id)
+        self._documents = 0
+        self._wanted = FingerprintSet()
         self._digest = hashlib.blake2b(digest_size=16)
         self._written: list[Path] = []
         self._elsewhere = answers_elsewhere(platform, enrichment, partition)
@@ -277,22 +282,35 @@ class _Draft:
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
-    def render(self, settled: set[str], useless: set[str], amendments: dict[Fingerprint, Amendment]) -> None:
-        """Read the documents by slices and pack each request that is not settled, once."""
+    def render(
+        self, settled: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
+    ) -> None:
+        """Read the documents by slices, write the plan's table, and pack each request that is not settled, once."""
+        store = self._platform.store
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
-        for documents in document_slices(self._platform, self._enrichment, self._partition):
-            rendered = renderer.render(documents)
-            self._slices.append(rendered.plan)
-            self._digest.update(rendered.plan.write_ndjson().encode())
-            self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
-            for fingerprint, body in rendered.bodies.items():
-                if fingerprint not in settled:
-                    settled.add(fingerprint)
-                    self._packer.add(fingerprint, self._marked(body))
-            self._keep_finished()
+        with store.scratch() as folder:
+            table = SliceWriter(folder, _PLAN_GROUP_ROWS)
+            for documents in document_slices(self._platform, self._enrichment, self._partition):
+                rendered = renderer.render(documents)
+                table.add(rendered.plan)
+                self._documents += rendered.plan.height
+                self._digest.update(rendered.plan.write_ndjson().encode())
+                self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
+                self._pack(rendered.bodies, settled)
+                self._keep_finished()
+            with store.writing(self._path) as file:
+                self._written.append(store.local(self._path))
+                table.write(file)
         self._packer.close()
         self._keep_finished()
         self._keep_taken()
+
+    def _pack(self, bodies: Mapping[Fingerprint, bytes], settled: FingerprintSet) -> None:
+        fingerprints = pl.Series(list(bodies), dtype=pl.String)
+        is_sent = self._wanted.add(fingerprints) & ~settled.holds(fingerprints)
+        for (fingerprint, body), wanted in zip(bodies.items(), is_sent, strict=True):
+            if wanted:
+                self._packer.add(fingerprint, self._marked(body))
 
     def plan(self, current: Plan | None, rounds: int, inputs: str) -> Plan:
         """The plan to record; equal to the current one when there is nothing to change."""
@@ -312,29 +330,29 @@ class _Draft:
                 # A plan that was held and is materialized again is released: somebody has acted.
                 changes |= {"held": "", "released_at": self._platform.clock()}
             return replace(current, **changes)
-        wants = pl.concat(self._slices)
-        plan_id = self._platform.new_key()
         return Plan(
             enrichment=self._enrichment.name,
             partition=self._partition,
-            plan_id=plan_id,
+            plan_id=self._plan_id,
             digest=digest,
             inputs=inputs,
-            path=self._platform.store.plan(self._enrichment.name, self._partition, plan_id),
-            documents=wants.height,
-            requests=wants["fingerprint"].drop_nulls().n_unique(),
+            path=self._path,
+            documents=self._documents,
+            requests=len(self._wanted),
             wave=wave,
             rounds=rounds,
             planned_at=self._platform.clock(),
         )
 
     def write_plan(self, plan: Plan) -> None:
-        """Write the plan's table, unless it is there already."""
-        if self._platform.store.exists(plan.path):
+        """See to it that the plan's table is in its place: another may be there already that says the same."""
+        if plan.path == self._path:
             return
-        wants = pl.concat(self._slices)
-        self._platform.store.write(plan.path, wants)
-        self._written.append(self._platform.store.local(plan.path))
+        written, place = self._platform.store.local(self._path), self._platform.store.local(plan.path)
+        if place.exists():
+            written.unlink()
+        else:
+            written.replace(place)
 
     def discard(self) -> None:
         """Remove what was written: another run's plan holds, or this one could not be finished."""
@@ -360,11 +378,11 @@ class _Draft:
         self._written.append(path)
         return key, path
 
-    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: set[str], useless: set[str]) -> None:
+    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: FingerprintSet, useless: FingerprintSet) -> None:
         """Settle what other partitions have the answer to."""
         known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
-        taken = known.filter(pl.Series([one not in settled and one not in useless for one in known], dtype=pl.Boolean))
-        settled.update(taken)
+        taken = known.filter(~(settled.holds(known) | useless.holds(known)))
+        settled.add(taken)
         self._taken.append(taken)
 
     def _keep_taken(self) -> None:

@@ -18,6 +18,7 @@ import polars as pl
 from llm_assets.answers import judge
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
+from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Forecast, forecast
 from llm_assets.planning import answers_elsewhere, document_slices, estimate_requests, is_cached, settled_requests
 from llm_assets.platform import Platform
@@ -72,24 +73,19 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
     elsewhere = answers_elsewhere(platform, enrichment, partition)
     already = settled_requests(platform, enrichment, partition)
     documents = failed = settled = reused = 0
-    lengths: list[int] = []
-    seen: set[str] = set()
+    lengths: list[pl.Series] = []
+    seen = FingerprintSet()
     for slice_ in document_slices(platform, enrichment, partition):
         rendered = renderer.render(slice_)
-        fingerprints = rendered.plan["fingerprint"]
-        documents += fingerprints.len()
-        failed += fingerprints.null_count()
-        known = set(fingerprints.filter(elsewhere.known(fingerprints)))
-        for fingerprint, body in rendered.bodies.items():
-            if fingerprint in seen:
-                continue
-            seen.add(fingerprint)
-            if fingerprint in already:
-                settled += 1
-            elif fingerprint in known:
-                reused += 1
-            else:
-                lengths.append(len(body) + around)
+        documents += rendered.plan.height
+        failed += rendered.plan["fingerprint"].null_count()
+        fingerprints = pl.Series(list(rendered.bodies), dtype=pl.String)
+        is_new, is_settled = seen.add(fingerprints), already.holds(fingerprints)
+        is_known = elsewhere.known(fingerprints)
+        settled += int((is_new & is_settled).sum())
+        reused += int((is_new & ~is_settled & is_known).sum())
+        sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
+        lengths.append(sizes.filter(is_new & ~is_settled & ~is_known))
     estimate = estimate_requests(platform, enrichment)
     price = enrichment.price_at(platform.clock())
     lately = platform.ledger.collected_since(enrichment.name, platform.clock() - _LATELY)
@@ -102,7 +98,7 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
         settled=settled,
         reused=reused,
         forecast=forecast(
-            pl.Series(lengths, dtype=pl.Int64),
+            pl.concat(lengths),
             estimate,
             price,
             enrichment.max_tokens,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from llm_assets.history import results_so_far
+from llm_assets.fingerprints import holds, number, numbers
 from llm_assets.parquet import write_slices
 from llm_assets.records import RESULTS_SCHEMA, Shard
 from llm_assets.store import Store
@@ -36,28 +36,23 @@ class Answers:
 
     def __init__(self, store: Store, shards: Sequence[Shard], oldest: datetime) -> None:
         self._store = store
-        self._shards = shards
+        self._shards = _newest(store, shards)
         self._oldest = oldest
         self._index = self._read_index()
 
     def known(self, fingerprints: pl.Series) -> pl.Series:
         """Which of these requests (a column of fingerprints, null for none) have an answer here."""
-        numbers = self._index["number"]
-        if numbers.is_empty():
-            return pl.repeat(False, len(fingerprints), eager=True)
-        wanted = _numbers(fingerprints)
-        places = numbers.search_sorted(wanted.fill_null(0)).clip(0, len(numbers) - 1)
-        return (numbers.gather(places) == wanted).fill_null(False)
+        return holds(self._index["number"], numbers(fingerprints))
 
     def write(self, fingerprints: pl.Series, path: Path) -> None:
         """Write the answers to these requests, all of them known, as results (RESULTS_SCHEMA) that used nothing."""
         write_slices(self._taken(fingerprints), pl.Schema(RESULTS_SCHEMA), path, _SLICE_ROWS)
 
     def _taken(self, fingerprints: pl.Series) -> Iterator[pl.DataFrame]:
-        wanted = pl.DataFrame({"fingerprint": fingerprints, "number": _numbers(fingerprints)})
+        wanted = pl.DataFrame({"fingerprint": fingerprints, "number": numbers(fingerprints)})
         found = wanted.join(self._index, on="number", how="inner")
         for (place,), rows in found.group_by("shard"):
-            answers = self._answers(self._shards[int(str(place))]).join(
+            answers = self._answers([self._shards[int(str(place))]]).join(
                 rows.lazy().select("fingerprint"), on="fingerprint", how="semi"
             )
             yield (
@@ -72,31 +67,45 @@ class Answers:
 
     def _read_index(self) -> pl.DataFrame:
         """`number` (a fingerprint as one) and `shard` (its place among the shards), sorted by the first."""
-        slices = [pl.DataFrame(schema={"number": pl.UInt128, "shard": pl.UInt32})]
-        rows = 0
-        for place, shard in enumerate(self._shards):
-            if not self._store.exists(self._store.results(shard)):
-                continue  # old partitions may have been deleted
-            fingerprints = self._answers(shard).select("fingerprint").collect()["fingerprint"]
-            slices.append(
-                pl.DataFrame({"number": _numbers(fingerprints), "shard": place}, schema_overrides={"shard": pl.UInt32})
-            )
-            rows += fingerprints.len()
-            if rows >= ANSWERS_MAX:
-                break
-        return pl.concat(slices).unique("number", keep="first", maintain_order=True).sort("number")
+        numbered = self._answers(self._shards).select(number(pl.col("fingerprint")).alias("number"), "shard")
+        return numbered.sort("number", "shard").unique("number", keep="first", maintain_order=True).collect()
 
-    def _answers(self, shard: Shard) -> pl.LazyFrame:
+    def _answers(self, shards: Sequence[Shard]) -> pl.LazyFrame:
+        """The answers of these shards (RESULTS_SCHEMA) with `shard`, the place of theirs.
+
+        All files are read at once: there may be one a day, and each takes its time when it is read by itself.
+        """
+        if not shards:
+            return pl.LazyFrame(schema=RESULTS_SCHEMA | {"shard": pl.UInt32()})
+        files = [str(self._store.local(self._store.results(shard))) for shard in shards]
+        origin = pl.DataFrame(
+            {"file": files, "shard": range(len(files)), "collected_at": [shard.collected_at for shard in shards]},
+            schema_overrides={"shard": pl.UInt32, "collected_at": pl.Datetime("us", "UTC")},
+        )
+        results = pl.scan_parquet(
+            files,
+            schema=RESULTS_SCHEMA,
+            missing_columns="insert",
+            extra_columns="ignore",
+            include_file_paths="file",
+            glob=False,
+        )
         return (
-            results_so_far(self._store, [shard])
-            .filter(pl.col("reason").is_null() & pl.col("judged"))
-            .with_columns(pl.col("answered_at").fill_null(pl.lit(shard.collected_at, dtype=pl.Datetime("us", "UTC"))))
+            results.filter(pl.col("reason").is_null() & pl.col("judged").fill_null(True))
+            .join(origin.lazy(), on="file")
+            .with_columns(pl.coalesce("answered_at", "collected_at").alias("answered_at"))
             .filter(pl.col("answered_at") >= self._oldest)
+            .drop("file", "collected_at")
         )
 
 
-def _numbers(fingerprints: pl.Series) -> pl.Series:
-    """Fingerprints as numbers, which are a third of their size and sort fast."""
-    return fingerprints.to_frame("fingerprint").select(pl.col("fingerprint").str.to_integer(base=16, dtype=pl.UInt128))[
-        "fingerprint"
-    ]
+def _newest(store: Store, shards: Sequence[Shard]) -> list[Shard]:
+    """The first of these shards whose results are there; old partitions may have been deleted."""
+    newest, requests = [], 0
+    for shard in shards:
+        if requests >= ANSWERS_MAX:
+            break
+        if store.exists(store.results(shard)):
+            newest.append(shard)
+            requests += shard.requests
+    return newest

@@ -140,6 +140,22 @@ def test_answers_age_from_the_day_they_were_given(
         time.passes(days=4)
 
 
+def test_answers_are_found_in_any_of_many_partitions(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    days = [f"2026-10-{day:02}" for day in range(1, 6)]
+    for day in days:
+        partition(empty, enrichment, day, [f"Report {day} {number}" for number in range(3)])
+    assert billed(emulator) == 15
+    # What an earlier release wrote has not all columns.
+    (oldest,) = (file for file in empty.store.root.rglob("*.results.parquet") if days[0] in file.as_posix())
+    pl.read_parquet(oldest).drop("judged", "answered_at").write_parquet(oldest)
+    again = [f"Report {day} {number}" for number in range(3) for day in reversed(days)]
+    partition(empty, enrichment, P, [*again, "a new one"])
+    assert billed(emulator) == 16
+    assert enriched(empty, enrichment)["wave"].to_list() == [0] * 15 + [1]
+
+
 def test_reuse_can_be_switched_off(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
     always = replace(enrichment, reuse_days=0)
     partition(empty, always, P, TEXTS)
