@@ -51,6 +51,7 @@ _LOOK_AGAIN = timedelta(minutes=1)
 _DOWNLOADS = 3
 _SHORT = "short_results"
 _CALLS_MAX = 25
+_GROUP_ROWS = 5_000
 
 
 @naming_damage
@@ -203,7 +204,8 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
     lost = table["reason"].is_in([Reason.RESULTS_GONE, Reason.MISSING_RESULT]).any()
     spent = spent_on(table, lengths, price)
     results = platform.store.new_results(shard, platform.new_key())
-    platform.store.write(results, table)
+    # Sorted, so that a part of the partition's requests is a part of the file (history.parts_of).
+    platform.store.write(results, table.sort("fingerprint"), group_rows=_GROUP_ROWS)
     try:
         platform.ledger.collected(shard, results, spent, settles=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime

@@ -45,13 +45,16 @@ def naming_damage(act: _Act[Args, Done]) -> _Act[Args, Done]:
 def parts_of(requests: int, most: int) -> list[pl.Expr]:
     """Conditions on `fingerprint` that cut so many requests into parts of about `most`, each request in one of them.
 
-    Documents without a request are in the first.
+    Documents without a request are in the first. The parts are ranges: of a table that is sorted by fingerprint, only
+    the row groups that a part needs are read.
     """
-    count = -(-requests // most) or 1
-    if count == 1:
-        return [pl.lit(True)]
-    bucket = pl.col("fingerprint").str.head(4).str.to_integer(base=16, dtype=pl.UInt32) % count
-    return [bucket.fill_null(0) == number for number in range(count)]
+    count = min(-(-requests // most) or 1, 0x10000)
+    bounds = [f"{0x10000 * number // count:04x}" for number in range(1, count)]
+    fingerprint = pl.col("fingerprint")
+    above = [pl.lit(True), *(fingerprint >= bound for bound in bounds)]
+    below = [*(fingerprint < bound for bound in bounds), pl.lit(True)]
+    parts = [low & high for low, high in zip(above, below, strict=True)]
+    return [fingerprint.is_null() | parts[0], *parts[1:]]
 
 
 def partition_standings(
@@ -60,26 +63,30 @@ def partition_standings(
     partition: str,
     *,
     rounds: int,
-    wanted: pl.Series | None = None,
     part: pl.Expr | None = None,
     without: Collection[str] = (),
 ) -> pl.DataFrame:
-    """Where the requests of a partition stand (see retries.standings).
+    """Where all requests stand that a partition ever sent (see retries.standings).
 
-    `wanted` are the fingerprints asked about, by default all that the partition ever sent; `part` is a condition on
-    `fingerprint` that all of them meet. `without` names shards (by key) to be taken as if they had never been planned.
+    `part` is a condition on `fingerprint`: only those that meet it are asked about. `without` names shards (by key) to
+    be taken as if they had never been planned.
     """
     shards = [s for s in platform.ledger.shards(enrichment.name, partition) if s.key not in without]
     part = pl.lit(True) if part is None else part
     results = results_so_far(platform.store, shards, enrichment.output).filter(part)
-    in_flight = _requests_in_flight(platform.store, shards).filter(part).collect()
-    if wanted is None:
-        seen = pl.concat([results.select("fingerprint"), in_flight.lazy().select("fingerprint")])
-        wanted = seen.unique().collect()["fingerprint"]
+    in_flight = requests_in_flight(platform.store, shards).filter(part)
+    sent = pl.concat([results.select("fingerprint"), in_flight.select("fingerprint")]).unique().collect()["fingerprint"]
+    return standings_of(enrichment, sent, results, in_flight, rounds=rounds)
+
+
+def standings_of(
+    enrichment: Enrichment, wanted: pl.Series, results: pl.LazyFrame, in_flight: pl.LazyFrame, *, rounds: int
+) -> pl.DataFrame:
+    """Where these requests (distinct fingerprints) of an enrichment stand, by the tables of the same shards."""
     return standings(
         wanted,
         results,
-        in_flight["fingerprint"],
+        in_flight.collect()["fingerprint"],
         attempts_max=enrichment.attempts,
         truncations_max=truncations_max(enrichment.max_tokens, enrichment.ceiling),
         rounds=rounds,
@@ -147,6 +154,7 @@ def sent_fingerprints(store: Store, shard: Shard) -> list[Fingerprint]:
     return [Fingerprint(fingerprint) for fingerprint in requests["fingerprint"]]
 
 
-def _requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
+def requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
+    """The requests (REQUESTS_SCHEMA) of those of these shards that are not collected."""
     active = [store.requests(shard) for shard in shards if shard.state in ACTIVE]
     return store.scan_all(active, REQUESTS_SCHEMA)

@@ -18,7 +18,7 @@ import polars as pl
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
-from llm_assets.history import partition_standings, parts_of, results_so_far
+from llm_assets.history import parts_of, requests_in_flight, results_so_far, standings_of
 from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState, Spent
@@ -79,14 +79,15 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
     """Publish when every document has an outcome; otherwise record what is due."""
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
+    in_flight = requests_in_flight(platform.store, shards)
     tally = _Tally()
     with platform.store.scratch() as folder:
         parts = _Parts(folder)
         for part in parts_of(plan.requests, platform.part_requests):
             wants = platform.store.scan(plan.path).with_row_index(_POSITION).filter(part)
             wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
-            standings = partition_standings(
-                platform, enrichment, plan.partition, rounds=plan.rounds, wanted=wanted, part=part
+            standings = standings_of(
+                enrichment, wanted, results.filter(part), in_flight.filter(part), rounds=plan.rounds
             )
             tally.count(standings)
             if not tally.unsettled:
