@@ -15,7 +15,7 @@ from anthropic.types.messages import MessageBatch
 from llm_assets.errors import NotThere, ProviderError, SystemicError
 from llm_assets.providers import Credentials
 from llm_assets.providers.anthropic import ENDPOINT, NAME, AnthropicDialect
-from llm_assets.providers.bodies import Wire, count, ordinary, read_page, text, word
+from llm_assets.providers.bodies import Wire, count, json_object, ordinary, read_page, text, word
 from llm_assets.providers.wire import (
     ASKED,
     DOWNLOAD_TIMEOUT,
@@ -91,10 +91,13 @@ class AnthropicClient:
 
     def ask(self, body: bytes) -> bytes:
         """POST one message, and give its reply the form of a result line."""
-        with _asking("ask", Effect.PAID):
+        with _asking("ask", Effect.SPENT):
             options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             reply = self._sdk.post(ENDPOINT, cast_to=httpx2.Response, content=body, options=options)
-            return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (ASKED, reply.content)
+            return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (
+                ASKED,
+                json_object(reply.content),
+            )
 
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when Anthropic does not know it, as just after `create`."""

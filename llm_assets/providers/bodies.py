@@ -131,6 +131,13 @@ def count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= COUNT_MAX else 0
 
 
+def json_object(reply: bytes) -> bytes:
+    """A reply as it came. Raises ValueError when it is no JSON object."""
+    if not isinstance(orjson.loads(reply), dict):
+        raise ValueError("no JSON object")
+    return reply
+
+
 def read_page(data: object, read: Callable[[object], Batch], *, more: object) -> BatchPage:
     """A page of a list as the SDK read it; entries that cannot be read are counted, and no reason to lose the others.
 

@@ -15,7 +15,7 @@ from openai.types import BatchError
 
 from llm_assets.errors import CapacityError, NotThere, ProviderError, TransientError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
-from llm_assets.providers.bodies import count, mapping, read_page, text, word
+from llm_assets.providers.bodies import count, json_object, mapping, read_page, text, word
 from llm_assets.providers.openai import NAME, RESPONSES, OpenAIDialect
 from llm_assets.providers.wire import (
     ASKED,
@@ -86,11 +86,11 @@ class OpenAIClient:
 
     def ask(self, body: bytes) -> bytes:
         """POST one request to the endpoint, and give its reply the form of a result line."""
-        with _asking("ask", Effect.PAID):
+        with _asking("ask", Effect.SPENT):
             options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
             reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
-            return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, reply.content)
+            return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, json_object(reply.content))
 
     def stage(self, shard: Path) -> str | None:
         """Upload the shard from the open file; returns its file id. OpenAI keeps it for 30 days."""

@@ -58,6 +58,7 @@ class Effect(Enum):
     READ = "read"  # nothing, or the same thing however often
     FREE = "free"  # something that costs nothing: may be done again
     PAID = "paid"  # something that costs money: never done again on suspicion
+    SPENT = "spent"  # an answer for cents, which nobody keeps: with its reply it is lost, and there is none to look for
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,14 @@ _TRY_AGAIN: dict[Effect, _ErrorType] = {
     Effect.READ: TransientError,
     Effect.FREE: TransientError,
     Effect.PAID: OutcomeUnknown,
+    Effect.SPENT: TransientError,
 }
 # A path that must exist and does not: the base URL or the model is wrong, and would be for every call.
 _NOT_FOUND: dict[Effect, _ErrorType] = {
     Effect.READ: NotThere,
     Effect.FREE: SystemicError,
     Effect.PAID: SystemicError,
+    Effect.SPENT: SystemicError,
 }
 _BY_STATUS: dict[int, _ErrorType | dict[Effect, _ErrorType]] = {
     401: SystemicError,

@@ -849,3 +849,70 @@ def test_a_reply_nested_beyond_reading(
     server.will(Reply(body=b"[" * 100_000, content_type="application/json"))
     with pytest.raises(expected):
         call(connect(provider), verb, shard)
+
+
+# -- one request in real time
+
+
+ASKED = {
+    "anthropic": {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": DOCUMENT}]},
+    "openai": {"model": "m", "max_output_tokens": 9, "input": DOCUMENT},
+}
+ASKED_AT = {"anthropic": "/v1/messages", "openai": "/v1/responses"}
+
+
+@pytest.mark.parametrize("provider", BOTH)
+def test_ask_sends_the_body_as_it_is_and_gives_the_reply_the_form_of_a_result(
+    server: Server, connect: Callable[[str], Client], provider: str
+) -> None:
+    server.will(json_reply({"told": "so"}))
+    body = orjson.dumps(ASKED[provider])
+    line = orjson.loads(connect(provider).ask(body))
+    (asked,) = server.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", ASKED_AT[provider], body)
+    assert (line["result"]["message"] if provider == "anthropic" else line["response"]["body"]) == {"told": "so"}
+
+
+@pytest.mark.parametrize("provider", BOTH)
+@pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [
+        pytest.param(400, "invalid_request_error", RequestRejected, id="bad request"),
+        pytest.param(401, "authentication_error", SystemicError, id="bad key"),
+        pytest.param(403, "permission_error", SystemicError, id="not allowed"),
+        pytest.param(404, "not_found_error", SystemicError, id="no such model"),
+        pytest.param(429, "rate_limit_error", CapacityError, id="too fast"),
+        pytest.param(500, "api_error", TransientError, id="broke"),
+        pytest.param(529, "overloaded_error", TransientError, id="overloaded"),
+    ],
+)
+def test_a_refused_question_is_told_and_not_asked_again(
+    server: Server, connect: Callable[[str], Client], provider: str, status: int, kind: str, error: type[ProviderError]
+) -> None:
+    server.will(told(provider, status, kind, retry_after="7"))
+    with pytest.raises(error) as raised:
+        connect(provider).ask(orjson.dumps(ASKED[provider]))
+    assert len(server.asked) == 1
+    assert DOCUMENT not in str(raised.value)
+    assert raised.value.retry_after_s == 7
+
+
+@pytest.mark.parametrize("provider", BOTH)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(Reply(drop=True), id="dropped"),
+        pytest.param(Reply(body=b""), id="empty"),
+        pytest.param(Reply(body=b"<html>sign in</html>", content_type="text/html"), id="page"),
+        pytest.param(Reply(body=b'{"content": ['), id="half"),
+        pytest.param(Reply(body=b'"text"'), id="no object"),
+    ],
+)
+def test_a_reply_that_is_no_answer_may_be_asked_for_again(
+    server: Server, connect: Callable[[str], Client], provider: str, reply: Reply
+) -> None:
+    server.will(reply)
+    with pytest.raises(TransientError) as raised:
+        connect(provider).ask(orjson.dumps(ASKED[provider]))
+    assert len(server.asked) == 1
+    assert "ask the provider what it has" not in str(raised.value)
