@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
+from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar
 
 import polars as pl
@@ -48,13 +49,13 @@ def parts_of(requests: int, most: int) -> list[pl.Expr]:
     Documents without a request are in the first. The parts are ranges: of a table that is sorted by fingerprint, only
     the row groups that a part needs are read.
     """
-    count = min(-(-requests // most) or 1, 0x10000)
-    bounds = [f"{0x10000 * number // count:04x}" for number in range(1, count)]
+    count = min(-(-requests // most), 0x10000)
+    if count <= 1:
+        return [pl.lit(True)]
     fingerprint = pl.col("fingerprint")
-    above = [pl.lit(True), *(fingerprint >= bound for bound in bounds)]
-    below = [*(fingerprint < bound for bound in bounds), pl.lit(True)]
-    parts = [low & high for low, high in zip(above, below, strict=True)]
-    return [fingerprint.is_null() | parts[0], *parts[1:]]
+    bounds = [f"{0x10000 * number // count:04x}" for number in range(1, count)]
+    between = [(fingerprint >= low) & (fingerprint < high) for low, high in pairwise(bounds)]
+    return [fingerprint.is_null() | (fingerprint < bounds[0]), *between, fingerprint >= bounds[-1]]
 
 
 def partition_standings(

@@ -10,7 +10,10 @@ from polars.io.plugins import register_io_source
 
 
 class SliceWriter:
-    """A table that comes slice by slice, at least one: kept on disk in parts until it is written into one file."""
+    """A table whose slices, at least one, come as by-products: kept on disk in parts until it is written into one file.
+
+    Where slices are all that a loop makes, `write_slices` takes them from it.
+    """
 
     def __init__(self, folder: Path, rows: int) -> None:
         """`folder` is for the parts, of about `rows` rows each, and outlives the writer."""

@@ -8,28 +8,22 @@ Files come first, the ledger last: planning is safe to repeat, to interrupt anyw
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import orjson
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from llm_assets.documents import read_documents
+from llm_assets.draft import Draft
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
 from llm_assets.fingerprints import FingerprintSet
-from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from, forecast
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
-from llm_assets.parquet import SliceWriter
 from llm_assets.platform import Platform
 from llm_assets.records import (
-    REQUESTS_SCHEMA,
     Amendment,
     FailureKind,
     Fingerprint,
@@ -38,17 +32,10 @@ from llm_assets.records import (
     Shard,
     ShardState,
 )
-from llm_assets.requests import Renderer
 from llm_assets.retries import Standing
-from llm_assets.reuse import Answers
-from llm_assets.shards import Packer, limits_for
 
-SLICE_ROWS = 5_000
-_PLAN_GROUP_ROWS = 50_000
 # How often planning begins anew because another run planned the partition meanwhile.
 _CONFLICTS_MAX = 3
-# How far back the evidence for estimates goes.
-_EVIDENCE_AGE = timedelta(days=90)
 
 
 @naming_damage
@@ -169,8 +156,8 @@ def _draft(
     rounds: int,
     is_new: bool,
     without: Sequence[str] = (),
-) -> _Draft:
-    draft = _Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1, is_new=is_new)
+) -> Draft:
+    draft = Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1, is_new=is_new)
     try:
         draft.render(*_known(platform, enrichment, partition, rounds, without))
     except BaseException:
@@ -218,236 +205,7 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     return digest.hexdigest()
 
 
-def document_slices(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[pl.DataFrame]:
-    """The documents of a partition. Raises StoreError when they were not materialized."""
-    path = platform.store.documents(enrichment.documents, partition)
-    # The first slice has no rows: a partition without documents has a plan with all its columns too.
-    yield platform.store.scan(path).head(0).collect()
-    yield from read_documents(platform.store.local(path), SLICE_ROWS)
-
-
 def settled_requests(platform: Platform, enrichment: Enrichment, partition: str) -> FingerprintSet:
     """The requests of a partition that the next wave leaves out: answered, waiting, or failed for good."""
     current = platform.ledger.plan(enrichment.name, partition)
     return _known(platform, enrichment, partition, current.rounds if current else 1, without=())[0]
-
-
-def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
-    """What the next requests of an enrichment will use, by its own of the last weeks."""
-    since = platform.clock() - _EVIDENCE_AGE
-    history = platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
-    return estimate_from(history, enrichment.max_tokens)
-
-
-def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
-    """Whether the next requests of an enrichment are marked for the provider's prompt cache."""
-    dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-    history = platform.ledger.spent(
-        enrichment.name, model_name=enrichment.model_name, since=platform.clock() - _EVIDENCE_AGE
-    )
-    tokens_min = dialect.cache_tokens_min(enrichment.model_name)
-    declared = enrichment.prompt_cache and "prompt_cache_key" not in enrichment.params
-    return declared and caching_pays(enrichment.shared_prefix, tokens_min, history)
-
-
-def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
-    """The answers of the enrichment's other partitions that are young enough to be taken."""
-    oldest = platform.clock() - timedelta(days=enrichment.reuse_days)
-    collected = platform.ledger.collected_since(enrichment.name, oldest) if enrichment.reuse_days else []
-    return Answers(platform.store, [shard for shard in collected if shard.partition != partition], oldest)
-
-
-class _Draft:
-    """A plan and its shards while they are being written: files first, the ledger last."""
-
-    def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, *, wave: int, is_new: bool) -> None:
-        self._platform = platform
-        self._is_new = is_new
-        self._enrichment = enrichment
-        self._partition = partition
-        self._wave = wave
-        self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests(), enrichment.quota)
-        self._packer = Packer(self._dialect, self._limits, self._new_shard)
-        self._plan_id = platform.new_key()
-        self._path = platform.store.plan(enrichment.name, partition, self._plan_id)
-        self._documents = 0
-        self._wanted = FingerprintSet()
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._written: list[Path] = []
-        self._elsewhere = answers_elsewhere(platform, enrichment, partition)
-        self._estimate = estimate_requests(platform, enrichment)
-        self._is_cached = is_cached(platform, enrichment)
-        self._taken: list[pl.Series] = []
-        self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
-        self.reused: list[Shard] = []  # and for what is answered by other partitions' results
-
-    def render(
-        self, settled: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
-    ) -> None:
-        """Read the documents by slices, write the plan's table, and pack each request that is not settled, once."""
-        store = self._platform.store
-        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
-        with store.scratch() as folder:
-            table = SliceWriter(folder, _PLAN_GROUP_ROWS)
-            for documents in document_slices(self._platform, self._enrichment, self._partition):
-                rendered = renderer.render(documents)
-                table.add(rendered.plan)
-                self._documents += rendered.plan.height
-                self._digest.update(rendered.plan.write_ndjson().encode())
-                self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
-                self._pack(rendered.bodies, settled)
-                self._keep_finished()
-            with store.writing(self._path) as file:
-                self._written.append(store.local(self._path))
-                table.write(file)
-        self._packer.close()
-        self._keep_finished()
-        self._keep_taken()
-
-    def _pack(self, bodies: Mapping[Fingerprint, bytes], settled: FingerprintSet) -> None:
-        fingerprints = pl.Series(list(bodies), dtype=pl.String)
-        is_sent = self._wanted.add(fingerprints) & ~settled.holds(fingerprints)
-        for (fingerprint, body), wanted in zip(bodies.items(), is_sent, strict=True):
-            if wanted:
-                self._packer.add(fingerprint, self._marked(body))
-
-    def plan(self, current: Plan | None, rounds: int, inputs: str) -> Plan:
-        """The plan to record; equal to the current one when there is nothing to change."""
-        wave = self._wave if self.shards else self._wave - 1
-        digest = self._digest.hexdigest()
-        if current is not None and current.digest == digest:
-            changes: dict[str, Any] = {
-                "wave": wave,
-                "rounds": rounds,
-                "inputs": inputs,
-                "pending": 0,
-                "not_before": None,
-            }
-            if self.shards or self.reused:
-                changes["published_at"] = None
-            if current.held:
-                # A plan that was held and is materialized again is released: somebody has acted.
-                changes |= {"held": "", "released_at": self._platform.clock()}
-            return replace(current, **changes)
-        return Plan(
-            enrichment=self._enrichment.name,
-            partition=self._partition,
-            plan_id=self._plan_id,
-            digest=digest,
-            inputs=inputs,
-            path=self._path,
-            documents=self._documents,
-            requests=len(self._wanted),
-            wave=wave,
-            rounds=rounds,
-            planned_at=self._platform.clock(),
-        )
-
-    def write_plan(self, plan: Plan) -> None:
-        """See to it that the plan's table is in its place: another may be there already that says the same."""
-        if plan.path == self._path:
-            return
-        written, place = self._platform.store.local(self._path), self._platform.store.local(plan.path)
-        if place.exists():
-            written.unlink()
-        else:
-            written.replace(place)
-
-    def discard(self) -> None:
-        """Remove what was written: another run's plan holds, or this one could not be finished."""
-        self._packer.abandon()
-        for path in self._written:
-            path.unlink(missing_ok=True)
-
-    def _refused_requests(self) -> int | None:
-        """How many requests the smallest shard of the current plan had that the provider never had room for."""
-        if self._is_new:
-            return None  # what was too large before may not be wanted any more
-        shards = self._platform.ledger.shards(self._enrichment.name, self._partition)
-        no_room = [shard for shard in shards if shard.collected_at and self._platform.had_no_room(shard)]
-        return min((shard.requests for shard in no_room), default=None)
-
-    def _stem(self, key: str) -> str:
-        return self._platform.store.shard(self._enrichment.name, self._partition, self._wave, key)
-
-    def _new_shard(self) -> tuple[str, Path]:
-        key = self._platform.new_key()
-        path = self._platform.store.local(self._stem(key) + self._dialect.shard_format.suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._written.append(path)
-        return key, path
-
-    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: FingerprintSet, useless: FingerprintSet) -> None:
-        """Settle what other partitions have the answer to."""
-        known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
-        taken = known.filter(~(settled.holds(known) | useless.holds(known)))
-        settled.add(taken)
-        self._taken.append(taken)
-
-    def _keep_taken(self) -> None:
-        """Write the answers of other partitions as results of this one, with the ledger's row for them."""
-        taken = pl.concat(self._taken)
-        if taken.is_empty():
-            return
-        key = self._platform.new_key()
-        stem = self._platform.store.shard(self._enrichment.name, self._partition, 0, key)
-        results = f"{stem}.results.parquet"
-        with self._platform.store.writing(results) as file:
-            self._elsewhere.write(taken, file)
-        self._written.append(self._platform.store.local(results))
-        now = self._platform.clock()
-        self.reused.append(
-            replace(
-                self._shard(key, stem, wave=0, requests=taken.len(), size=0),
-                state=ShardState.COLLECTED,
-                results=results,
-                collected_at=now,
-                swept_at=now,
-                forgotten_at=now,
-            )
-        )
-
-    def _keep_finished(self) -> None:
-        """Write what the finished shards ask, and keep the ledger's rows for them."""
-        for packed in self._packer.take_finished():
-            stem = self._stem(packed.key)
-            columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
-            self._platform.store.write(f"{stem}.requests.parquet", pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
-            self._written.append(self._platform.store.local(f"{stem}.requests.parquet"))
-            expected = self._forecast(packed.line_bytes)
-            self.shards.append(
-                replace(
-                    self._shard(packed.key, stem, wave=self._wave, requests=expected.requests, size=packed.bytes),
-                    tokens=expected.input_tokens,
-                    expected_usd=expected.usd,
-                    at_most_usd=expected.at_most_usd,
-                )
-            )
-
-    def _shard(self, key: str, stem: str, *, wave: int, requests: int, size: int) -> Shard:
-        return Shard(
-            key=key,
-            enrichment=self._enrichment.name,
-            partition=self._partition,
-            wave=wave,
-            provider=self._dialect.name,
-            endpoint=self._dialect.endpoint,
-            model_name=self._enrichment.model_name,
-            requests=requests,
-            bytes=size,
-            path=stem,
-            schema_digest=self._enrichment.output.digest,
-            deadline_s=round(self._enrichment.deadline_hours * 3600),
-        )
-
-    def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
-        now = self._platform.clock()
-        # Later waves give more room to answers that were cut.
-        room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
-        lengths = pl.Series(line_bytes, dtype=pl.Int64)
-        price = self._enrichment.price_at(now)
-        return forecast(lengths, self._estimate, price, room, cached=self._is_cached)
-
-    def _marked(self, body: bytes) -> bytes:
-        return self._dialect.marked(body, self._enrichment.shared_prefix) if self._is_cached else body

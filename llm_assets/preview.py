@@ -16,11 +16,12 @@ import orjson
 import polars as pl
 
 from llm_assets.answers import judge
+from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests, is_cached
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Forecast, forecast
-from llm_assets.planning import answers_elsewhere, document_slices, estimate_requests, is_cached, settled_requests
+from llm_assets.planning import settled_requests
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
 from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage

@@ -38,14 +38,21 @@ def test_nothing_can_be_added_to_a_set() -> None:
     assert len(some) == 0
 
 
-@pytest.mark.parametrize("requests", [0, 1, 999, 1_000, 1_001, 7_777, 100_000_000])
-def test_each_request_is_in_one_part(requests: int) -> None:
+@pytest.mark.parametrize(
+    ("requests", "count"),
+    [
+        pytest.param(0, 1, id="none"),
+        pytest.param(1_000, 1, id="just one part"),
+        pytest.param(1_001, 2, id="one more"),
+        pytest.param(7_777, 8, id="several"),
+    ],
+)
+def test_each_request_is_in_one_part(requests: int, count: int) -> None:
     table = pl.DataFrame({"fingerprint": [None, "0" * 32, "f" * 32, *_fingerprints(*range(1000))]})
-    parts = parts_of(requests, 1_000)
-    assert len(parts) == min(max(1, -(-requests // 1_000)), 0x10000)
-    if len(parts) < 100:
-        assert sum(table.filter(part).height for part in parts) == table.height
-        assert table.filter(parts[0])["fingerprint"].null_count() == 1
+    parts = [table.filter(part)["fingerprint"] for part in parts_of(requests, 1_000)]
+    assert len(parts) == count
+    assert sorted(pl.concat(parts).drop_nulls()) == sorted(table["fingerprint"].drop_nulls())
+    assert [part.null_count() for part in parts] == [1] + [0] * (count - 1)
 
 
 def test_parts_are_about_as_large_as_was_asked_for() -> None:
