@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import wraps
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from threading import Lock
 from traceback import walk_stack
 from typing import Any, cast
 
@@ -33,6 +35,8 @@ from llm_assets_tests.platforms import finish, labels, submit
 # Children begin with everything imported and nothing used: they start in milliseconds.
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__, "anthropic", "openai"])
+# `start` reaps the children of all threads: two threads that ask one child how it ended can both be told nothing.
+_CHILDREN = Lock()
 
 
 _LEDGER = inspect.getsourcefile(Ledger)
@@ -58,8 +62,23 @@ class Life:
 def live(life: Life) -> ForkServerProcess:
     """A real process with this life, started."""
     process = PROCESSES.Process(target=_live, args=(life,))
-    process.start()
+    with _CHILDREN:
+        process.start()
     return process
+
+
+def ended(process: ForkServerProcess, seconds: float) -> int | None:
+    """What it ended with; None while it lives after so many seconds."""
+    wait([process.sentinel], seconds)
+    with _CHILDREN:
+        return process.exitcode
+
+
+def kill(process: ForkServerProcess) -> None:
+    """As a power cut ends it."""
+    with _CHILDREN:
+        process.kill()
+    wait([process.sentinel])
 
 
 def _live(life: Life) -> None:

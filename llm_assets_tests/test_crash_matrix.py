@@ -13,7 +13,7 @@ import pytest
 from llm_assets.ledger import Ledger
 from llm_assets.platform import Platform, utc_now
 from llm_assets.store import Store
-from llm_assets_tests.crashes import Life, live
+from llm_assets_tests.crashes import Life, ended, kill, live
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import enriched, failed, labels, write_documents
 from llm_assets_tests.postgres import Postgres
@@ -51,18 +51,16 @@ class Bench:
     def dies_of(self, life: Life) -> int | None:
         """Live it to its end; what it ended with."""
         process = live(life)
-        process.join(SECONDS_MAX)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            return None
-        return process.exitcode
+        found = ended(process, SECONDS_MAX)
+        if found is None:
+            kill(process)
+        return found
 
     def verdict(self, life: Life) -> str:
         """Start again later and judge by tables and the emulator's accounting; empty when all is well."""
         self.emulator.advance_clock(LATER.total_seconds())
-        if ended := self.dies_of(replace(life, die_at=None, later=LATER)):
-            return f"the second life ended with {ended}"
+        if code := self.dies_of(replace(life, die_at=None, later=LATER)):
+            return f"the second life ended with {code}"
         platform = self._platform(life)
         enrichment = labels(self.provider)
         answered, lost = enriched(platform, enrichment)["document_id"].to_list(), failed(platform, enrichment).height
@@ -138,8 +136,8 @@ def test_killed_at_every_boundary_nothing_is_lost_and_nothing_is_billed_twice(be
         bench = free.get()
         try:
             life = replace(bench.life(), die_at=number)
-            ended = bench.dies_of(life)
-            return bench.verdict(life) if ended == -signal.SIGKILL else f"it ended with {ended}"
+            code = bench.dies_of(life)
+            return bench.verdict(life) if code == -signal.SIGKILL else f"it ended with {code}"
         finally:
             free.put(bench)
 
@@ -157,8 +155,6 @@ def test_killed_in_the_middle_of_a_call_nothing_is_billed_twice(benches: list[Be
     life = bench.life({"fault": "slow", "route": route, "delay_s": 30, "times": 1})
     process = live(life)
     while bench.emulator.calls().get(f"{bench.provider}.{route}", 0) == 0:
-        process.join(0.02)
-        assert process.exitcode is None
-    process.kill()
-    process.join()
+        assert ended(process, 0.02) is None
+    kill(process)
     assert bench.verdict(life) == ""
