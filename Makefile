@@ -15,11 +15,11 @@ help: ## Print this list
 	@echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
-demo: $(ENVIRONMENT) $(MODEL) ## The whole flow against emulated providers: no keys, no costs
-	$(BIN)/llm-assets demo
+demo: $(ENVIRONMENT) $(MODEL) ## The whole flow against emulated providers: no keys, no costs; KIND=… for other work
+	$(BIN)/llm-assets demo $(if $(KIND),--kind $(KIND))
 
 dev: $(ENVIRONMENT) $(MODEL) ## The demo, which then stays: the Dagster UI in a browser
-	$(BIN)/llm-assets demo --stay
+	$(BIN)/llm-assets demo --stay $(if $(KIND),--kind $(KIND))
 
 test: $(ENVIRONMENT) $(MODEL) ## All tests; those of the project itself run what `check` runs
 	$(BIN)/python -m pytest

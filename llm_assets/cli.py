@@ -29,7 +29,7 @@ from rich.live import Live
 from rich.text import Text
 
 from llm_assets import console
-from llm_assets.demo import HOST, POLL_SECONDS, ROOT, Demo, Options, Report
+from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, outlook
@@ -272,13 +272,14 @@ def demo(
     port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
     model: Annotated[Model, typer.Option(help="What answers instead of the providers.")] = Model.SMOLLM2,
     folder: Annotated[Path | None, typer.Option(help="Where it writes.", show_default=".demo")] = None,
+    kind: Annotated[KindName, typer.Option(help="The kind of work.")] = KindName.LABELS,
 ) -> None:
-    """Show the whole flow: sample reviews through a real daemon and both protocols, no keys and no costs."""
+    """Show the whole flow: sample documents through a real daemon and both protocols, no keys and no costs."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     started = time.monotonic()
     out = _console(stderr=as_json)
-    options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay)
+    options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay, kind=KINDS[kind])
     with _errors_exit(_FAILED):
         out.print("Starting the emulator and Dagster …", style="dim")
         with Demo(options, say=lambda line: out.print(line, style="yellow", highlight=False, soft_wrap=True)) as shown:

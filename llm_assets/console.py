@@ -276,25 +276,27 @@ def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, flo
 
 
 def examples_table(examples: Sequence[Mapping[str, str | None]]) -> Table:
-    """Some documents, shortened to a line, with label and answers; agreement is green."""
+    """Some documents, shortened to a line, with label, where there is one, and answers; agreement is green."""
     found = table()
     found.expand = True  # the text takes what is left of the line
     found.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
-    found.add_column("label", no_wrap=True)
+    labelled = any(example["label"] for example in examples)
+    if labelled:
+        found.add_column("label", no_wrap=True)
     enrichments = [name for name in (examples[0] if examples else {}) if name not in ("document_id", "text", "label")]
     for name in enrichments:
-        found.add_column(name, no_wrap=True)
+        found.add_column(name, no_wrap=labelled, overflow="fold", ratio=None if labelled else 1)
     for example in examples:
         label = example["label"]
         answers = [_answer(example[name], label) for name in enrichments]
-        found.add_row(Text(" ".join((example["text"] or "").split())), label or "", *answers)
+        found.add_row(Text(" ".join((example["text"] or "").split())), *([label] if labelled else []), *answers)
     return found
 
 
 def _answer(answer: str | None, label: str | None) -> Text:
     if answer is None:
         return Text("failed", "red")
-    return Text(answer, "green" if answer == label else "yellow")
+    return Text(answer, "green" if label in (None, answer) else "yellow")
 
 
 def reasons_table(failures: Mapping[str, int]) -> Table:

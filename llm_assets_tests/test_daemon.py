@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.demo import DOCUMENTS, ENRICHMENTS, Demo, Options, free_port
+from llm_assets.demo import LABELS, Demo, Options, free_port
 from llm_assets.ledger import Ledger
 from llm_assets.platform import utc_now
 from llm_assets.records import ShardState
@@ -50,7 +50,7 @@ def in_state(state: ShardState, count: int) -> Callable[[Ledger], bool]:
 
 def all_published(ledger: Ledger) -> bool:
     plans = ledger.plans()
-    return len(plans) == len(ENRICHMENTS) and all(plan.published_at for plan in plans)
+    return len(plans) == len(LABELS.enrichments) and all(plan.published_at for plan in plans)
 
 
 def kill_dagster_and_start_it_again(demo: Demo) -> None:
@@ -65,7 +65,9 @@ def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_
 ) -> None:
     emulator.hold(True)
     emulator.faults([{"fault": "slow", "delay_s": 30, "times": 1}])
-    demo.webserver.launch(PARTITION, [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)])
+    demo.webserver.launch(
+        PARTITION, [["documents", LABELS.documents], *([name, "batches"] for name in LABELS.enrichments)]
+    )
     until(demo, in_state(ShardState.SUBMITTING, 1))
     kill_dagster_and_start_it_again(demo)
     until(demo, in_state(ShardState.SUBMITTED, 2))
@@ -75,8 +77,8 @@ def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_
     until(demo, all_published)
 
     store = Store(demo.options.folder / "store")
-    documents = store.scan(store.documents(DOCUMENTS, PARTITION)).collect().height
-    for name in ENRICHMENTS:
+    documents = store.scan(store.documents(LABELS.documents, PARTITION)).collect().height
+    for name in LABELS.enrichments:
         tables = store.enriched(name, PARTITION), store.failed(name, PARTITION)
         assert sum(store.scan(table).collect().height for table in tables) == documents > 0
     accounting = emulator.accounting()

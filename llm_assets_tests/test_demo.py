@@ -19,9 +19,8 @@ from rich.console import Console
 
 from llm_assets import console
 from llm_assets.demo import (
-    ENRICHMENTS,
     HOST,
-    PARTITIONS,
+    LABELS,
     Demo,
     Options,
     Service,
@@ -84,7 +83,7 @@ def test_the_demo_publishes_everything_and_exits_0(
     report = json.loads(done.stdout)
 
     assert report["answers_from"] == "the emulator (scripted)"
-    assert set(report["enrichments"]) == set(ENRICHMENTS)
+    assert set(report["enrichments"]) == set(LABELS.enrichments)
     assert report["accounting"]["requests"] == 252 + 7  # what went wrong was asked again, and nothing else
     assert (report["asked_again"], report["paid_twice"]) == (3, 0)
     for found in report["enrichments"].values():
@@ -109,8 +108,8 @@ def test_80_columns_hold_every_cell_of_the_tables() -> None:
     counts: dict[str, Any] = dict.fromkeys((*names, "requests_finished", "requests_due"), 43)
     found = [
         PartitionStatus(enrichment=name, partition=day, step=Step.COLLECT, held="", published_at=None, **counts)
-        for name in ENRICHMENTS
-        for day in PARTITIONS
+        for name in LABELS.enrichments
+        for day in LABELS.partitions
     ]
     done = Outcome(
         documents=129,
@@ -126,11 +125,11 @@ def test_80_columns_hold_every_cell_of_the_tables() -> None:
     out = Console(width=80, file=StringIO(), record=True)
 
     out.print(console.status_table(found, out.width))
-    out.print(console.outcomes_table(dict.fromkeys(ENRICHMENTS, done), dict.fromkeys(ENRICHMENTS, 0.528)))
+    out.print(console.outcomes_table(dict.fromkeys(LABELS.enrichments, done), dict.fromkeys(LABELS.enrichments, 0.528)))
 
     printed = out.export_text()
     assert "…" not in printed
-    assert all(f"{name:<25}{day}" in printed for name in ENRICHMENTS for day in PARTITIONS)
+    assert all(f"{name:<25}{day}" in printed for name in LABELS.enrichments for day in LABELS.partitions)
     assert "258/258 in 258" in printed
     assert "57,575" in printed
 
@@ -347,7 +346,7 @@ def test_a_taken_port_is_replaced() -> None:
     ],
 )
 def test_accuracy(rows: list[tuple[str | None, str | None]], expected: float | None) -> None:
-    answers = pl.DataFrame(rows, schema={"label": pl.String, "sentiment": pl.String}, orient="row")
+    answers = pl.DataFrame(rows, schema={"label": pl.String, "answer": pl.String}, orient="row")
     assert accuracy(answers) == expected
 
 
@@ -383,7 +382,7 @@ def test_examples_are_a_few_of_each_label_with_all_answers() -> None:
         for number in range(30)
     ]
     documents = pl.DataFrame(rows, schema={"document_id": pl.String, "text": pl.String, "label": pl.String})
-    answers = pl.DataFrame({"document_id": ["d0"], "sentiment": ["negative"]})
+    answers = pl.DataFrame({"document_id": ["d0"], "answer": ["negative"]})
 
     found = examples({"a": answers, "b": answers.clear()}, documents)
 

@@ -1,4 +1,4 @@
-"""What the demo runs on, and what came of it: the sample partitions, their answers, and the bills for them."""
+"""What came of a demo: the answers for the partitions of its kind, and the bills for them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import polars as pl
 
+from llm_assets.demo.kinds import Kind
 from llm_assets.platform import Platform
 from llm_assets.status import Outcome, outcome, together
 
-DOCUMENTS = "reviews"
-ENRICHMENTS = ("review_sentiment", "review_sentiment_openai")
-PARTITIONS = ("2026-11-01", "2026-11-02", "2026-11-03")
-# The column that a person filled, and the answer's field that should say the same.
-LABEL, ANSWER = "label", "sentiment"
 _EXAMPLES = 6
 
 
@@ -34,18 +31,18 @@ class Report:
     paid_twice: int
 
 
-def report(platform: Platform, accounting: dict[str, Any], bills: pl.DataFrame) -> Report:
-    """What came of the sample partitions, once all are published; `bills` are the emulator's rows."""
+def report(platform: Platform, kind: Kind, accounting: dict[str, Any], bills: pl.DataFrame) -> Report:
+    """What came of the kind's partitions, once all are published; `bills` are the emulator's rows."""
     outcomes = {}
-    for name in ENRICHMENTS:
-        plans = [plan for plan in platform.ledger.plans(name) if plan.partition in PARTITIONS]
+    for name in kind.enrichments:
+        plans = [plan for plan in platform.ledger.plans(name) if plan.partition in kind.partitions]
         outcomes[name] = together(outcome(platform.store, plan) for plan in plans)
-    answers = {name: _answers(platform, name) for name in ENRICHMENTS}
+    answers = {name: _answers(platform, kind, name) for name in kind.enrichments}
     asked_again, paid_twice = extra_bills(bills, _collected(platform))
     return Report(
         outcomes=outcomes,
         accuracies={name: accuracy(table) for name, table in answers.items()},
-        examples=examples(answers, _documents(platform)),
+        examples=examples(answers, _documents(platform, kind)),
         accounting=accounting,
         asked_again=asked_again,
         paid_twice=paid_twice,
@@ -54,19 +51,24 @@ def report(platform: Platform, accounting: dict[str, Any], bills: pl.DataFrame) 
 
 def accuracy(answers: pl.DataFrame) -> float | None:
     """The share of labelled documents whose answer is their label; None when none is labelled."""
-    labelled = answers.filter(pl.col(LABEL).fill_null("") != "")
+    labelled = answers.filter(pl.col("label").fill_null("") != "")
     if labelled.is_empty():
         return None
-    return float((labelled[ANSWER] == labelled[LABEL]).fill_null(False).mean())  # type: ignore[arg-type]
+    return float((labelled["answer"] == labelled["label"]).fill_null(False).mean())  # type: ignore[arg-type]
 
 
 def examples(answers: Mapping[str, pl.DataFrame], documents: pl.DataFrame) -> list[dict[str, str | None]]:
-    """A few documents with their label and each enrichment's answer: two of each label, in the documents' order."""
-    table = documents.select("document_id", "text", LABEL).filter(pl.col(LABEL).fill_null("") != "")
+    """A few documents with their label and each enrichment's answer: as many of each label, in the documents' order.
+
+    Where a person labelled some, those without a label are left out.
+    """
+    table = documents
+    if documents["label"].fill_null("").ne("").any():
+        table = documents.filter(pl.col("label").fill_null("") != "")
     for name, found in answers.items():
-        table = table.join(found.select("document_id", pl.col(ANSWER).alias(name)), on="document_id", how="left")
-    each = max(1, _EXAMPLES // max(1, table[LABEL].n_unique()))
-    return table.filter(pl.int_range(pl.len()).over(LABEL) < each).sort(LABEL, maintain_order=True).to_dicts()
+        table = table.join(found.select("document_id", pl.col("answer").alias(name)), on="document_id", how="left")
+    each = max(1, _EXAMPLES // max(1, table["label"].n_unique()))
+    return table.filter(pl.int_range(pl.len()).over("label") < each).sort("label", maintain_order=True).to_dicts()
 
 
 def extra_bills(bills: pl.DataFrame, collected: pl.DataFrame) -> tuple[int, int]:
@@ -86,27 +88,44 @@ def extra_bills(bills: pl.DataFrame, collected: pl.DataFrame) -> tuple[int, int]
 
 
 def _collected(platform: Platform) -> pl.DataFrame:
-    """What was taken in for the sample partitions, a row for each custom_id."""
+    """What was taken in for all that the store knows, a row for each custom_id."""
     tables = [
         platform.store.scan(platform.store.results(shard)).select(
             (pl.lit(f"{shard.key}-") + pl.col("fingerprint")).alias("custom_id"),
-            pl.lit(name).alias("enrichment"),
-            pl.lit(partition).alias("partition"),
+            pl.lit(plan.enrichment).alias("enrichment"),
+            pl.lit(plan.partition).alias("partition"),
             "fingerprint",
             "reason",
         )
-        for name in ENRICHMENTS
-        for partition in PARTITIONS
-        for shard in platform.ledger.shards(name, partition)
+        for plan in platform.ledger.plans()
+        for shard in platform.ledger.shards(plan.enrichment, plan.partition)
+        if shard.results
     ]
     return pl.concat(tables).collect()
 
 
-def _answers(platform: Platform, enrichment: str) -> pl.DataFrame:
-    tables = (platform.store.scan(platform.store.enriched(enrichment, partition)) for partition in PARTITIONS)
-    return pl.concat([table.select("document_id", LABEL, ANSWER) for table in tables]).collect()
+def _answers(platform: Platform, kind: Kind, enrichment: str) -> pl.DataFrame:
+    """document_id, label, answer; what is no text as JSON."""
+    store = platform.store
+    tables = pl.concat(
+        [
+            store.scan(store.enriched(enrichment, partition)).select("document_id", _label(kind), answer=kind.answer)
+            for partition in kind.partitions
+        ]
+    ).collect()
+    if tables["answer"].dtype == pl.String:
+        return tables
+    told = [
+        None if value is None else orjson.dumps(value, default=str).decode() for value in tables["answer"].to_list()
+    ]
+    return tables.with_columns(pl.Series("answer", told, dtype=pl.String))
 
 
-def _documents(platform: Platform) -> pl.DataFrame:
-    tables = (platform.store.scan(platform.store.documents(DOCUMENTS, partition)) for partition in PARTITIONS)
-    return pl.concat([table.select("document_id", "text", LABEL) for table in tables]).collect()
+def _documents(platform: Platform, kind: Kind) -> pl.DataFrame:
+    """document_id, text, label."""
+    tables = (platform.store.scan(platform.store.documents(kind.documents, day)) for day in kind.partitions)
+    return pl.concat([table.select("document_id", "text", _label(kind)) for table in tables]).collect()
+
+
+def _label(kind: Kind) -> pl.Expr:
+    return (pl.col(kind.label) if kind.label else pl.lit(None, dtype=pl.String)).alias("label")

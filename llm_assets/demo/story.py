@@ -22,8 +22,9 @@ import orjson
 import polars as pl
 
 from llm_assets.demo.folder import Folder
+from llm_assets.demo.kinds import LABELS, Kind
 from llm_assets.demo.loopback import HOST, free_port, get
-from llm_assets.demo.sample import DOCUMENTS, ENRICHMENTS, PARTITIONS, Report, report
+from llm_assets.demo.sample import Report, report
 from llm_assets.demo.services import ROOT, Service
 from llm_assets.demo.webserver import Run, Webserver
 from llm_assets.errors import LLMAssetsError
@@ -45,6 +46,7 @@ class Options:
     port: int = 3000
     model: str = "smollm2"
     keep: bool = False
+    kind: Kind = LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,10 @@ class Demo:
     # -- the work
 
     def launch(self) -> list[str]:
-        """Start a run for each sample partition: documents and all batches. The sensor does the rest."""
-        assets = [["documents", DOCUMENTS], *([name, "batches"] for name in ENRICHMENTS)]
-        return [self.webserver.launch(partition, assets) for partition in PARTITIONS]
+        """Start a run for each partition of the kind: documents and all batches. The sensor does the rest."""
+        kind = self.options.kind
+        assets = [["documents", kind.documents], *([name, "batches"] for name in kind.enrichments)]
+        return [self.webserver.launch(partition, assets) for partition in kind.partitions]
 
     def watch(self, launched: Sequence[str], patience: Patience | None = None) -> Iterator[list[PartitionStatus]]:
         """The partitions' status about once a second until all are published; what goes wrong meanwhile is said.
@@ -134,7 +137,7 @@ class Demo:
             while True:
                 found = statuses(platform)
                 yield found
-                if _all_published(found):
+                if self._all_published(found):
                     return
                 self.check()
                 runs = self.webserver.runs(self._started)
@@ -161,10 +164,10 @@ class Demo:
                 time.sleep(1)  # the ledger tells nobody that it has changed
 
     def report(self) -> Report:
-        """What came of the sample partitions."""
+        """What came of the kind's partitions."""
         bills = pl.read_ndjson(get(self.emulator_port, "/_emulator/accounting?detail=rows"))
         with self._platform() as platform:
-            return report(platform, self._accounting(), bills)
+            return report(platform, self.options.kind, self._accounting(), bills)
 
     # -- starting
 
@@ -237,6 +240,11 @@ class Demo:
     def _accounting(self) -> dict[str, Any]:
         return dict(orjson.loads(get(self.emulator_port, "/_emulator/accounting")))
 
+    def _all_published(self, found: Sequence[PartitionStatus]) -> bool:
+        kind = self.options.kind
+        done = {(status.enrichment, status.partition) for status in found if status.published_at is not None}
+        return done >= {(name, partition) for name in kind.enrichments for partition in kind.partitions}
+
     def _failure(self, run: Run) -> str:
         """What a reader should know of a failed run."""
         ended = "was canceled" if run.status == "CANCELED" else "failed"
@@ -263,11 +271,6 @@ def _raise_if_hopeless(found: Sequence[PartitionStatus], runs: Sequence[Run], la
 def _by_status(runs: Sequence[Run]) -> str:
     counts = Counter(run.status.lower() for run in runs)
     return "runs: " + (", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none")
-
-
-def _all_published(found: Sequence[PartitionStatus]) -> bool:
-    done = {(status.enrichment, status.partition) for status in found if status.published_at is not None}
-    return done >= {(name, partition) for name in ENRICHMENTS for partition in PARTITIONS}
 
 
 def has_local_model() -> bool:
