@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import polars as pl
+
 from llm_assets import providers
 from llm_assets.errors import DeclarationError
 from llm_assets.output_schema import OutputSchema
@@ -32,21 +34,35 @@ ATTEMPTS_MAX = 20
 REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
 
-# What `enriched` says about every answer, beside the answer itself and the columns that are kept.
-ENRICHED_COLUMNS = (
-    DOCUMENT_ID,
-    "fingerprint",
-    "wave",
-    "model",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cost_usd",
-)
+# What `enriched` says about every answer, after its id, the columns that are kept and the answer itself.
+_ENRICHED: dict[str, pl.DataType] = {
+    "model": pl.String(),
+    "wave": pl.Int32(),
+    "input_tokens": pl.Int64(),
+    "output_tokens": pl.Int64(),
+    "cache_read_tokens": pl.Int64(),
+    "cache_write_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
+    "fingerprint": pl.String(),
+}
+ENRICHED_COLUMNS = (DOCUMENT_ID, *_ENRICHED)
 # Kept columns travel through the plan and both tables, beside what is worked out on the way.
 _WORKED_OUT = ("position", "standing", "last_reason", "last_message")
 RESERVED_COLUMNS = frozenset((*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA, *RESULTS_SCHEMA, *_WORKED_OUT))
+
+
+def enriched_schema(
+    kept: Iterable[str], answer: Mapping[str, pl.DataType], documents: Mapping[str, pl.DataType]
+) -> dict[str, pl.DataType]:
+    """The columns of `enriched`, where `answer` has those of an answer and `documents` those of the documents."""
+    columns = {name: documents.get(name, pl.String()) for name in kept}
+    return {DOCUMENT_ID: pl.String(), **columns, **answer, **_ENRICHED}
+
+
+def failed_schema(kept: Iterable[str], documents: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """The columns of `failed`."""
+    columns = {name: documents.get(name, pl.String()) for name in kept}
+    return {**FAILED_SCHEMA, **columns, "fingerprint": pl.String()}
 
 
 @dataclass(frozen=True)

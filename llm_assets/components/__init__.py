@@ -1,8 +1,9 @@
 """What a deployment declares in YAML: documents, enrichments, and the sensor that completes them."""
 
 from llm_assets.components.completion import BatchCompletion
+from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.documents import Documents
 from llm_assets.components.enrichment import Enrichment, enrichment_definitions
 from llm_assets.components.spending import Spending
 
-__all__ = ["BatchCompletion", "Documents", "Enrichment", "Spending", "enrichment_definitions"]
+__all__ = ["BatchCompletion", "DerivedDocuments", "Documents", "Enrichment", "Spending", "enrichment_definitions"]

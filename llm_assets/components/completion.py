@@ -12,6 +12,8 @@ from itertools import islice
 
 import dagster as dg
 
+from llm_assets.components.automation import following_sensor
+from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.platform import Platform, is_dead
@@ -34,9 +36,12 @@ class BatchCompletion(dg.Component, dg.Model, dg.Resolvable):
     every_seconds: int = 30
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The sensor `batch_completion`, for all enrichments of this project."""
+        """The sensor `batch_completion`, for all enrichments of this project, and one for what follows them."""
         names = [enrichment.name for enrichment in context.component_tree.get_all_components(Enrichment)]
-        return dg.Definitions(sensors=[completion_sensor(names, self.every_seconds)] if names else [])
+        sensors: list[dg.SensorDefinition] = [completion_sensor(names, self.every_seconds)] if names else []
+        if context.component_tree.get_all_components(DerivedDocuments):
+            sensors.append(following_sensor(self.every_seconds))
+        return dg.Definitions(sensors=sensors)
 
 
 @dataclass(frozen=True, slots=True)

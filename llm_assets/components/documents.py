@@ -1,13 +1,17 @@
 """The component `Documents`: files in a folder → a partitioned table of documents."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import dagster as dg
+import polars as pl
 
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.documents import DocumentSource
+from llm_assets.errors import DeclarationError
 
 # The metadata that says where files were looked for, when there were none.
 NO_FILE = "no_file_at"
@@ -18,7 +22,52 @@ def documents_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["documents", name])
 
 
-class Documents(dg.Component, dg.Model, dg.Resolvable):
+class HasColumns(Protocol):
+    """Anything that knows what documents have: a DocumentSource, a DocumentsTable."""
+
+    @property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """Column name -> type."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsTable:
+    """What is known of a table of documents: its columns, its partitions, whether it is made of other tables here."""
+
+    schema: Mapping[str, pl.DataType]
+    partitions: dg.PartitionsDefinition[str]
+    is_derived: bool = False
+
+
+class DocumentsComponent(dg.Component, dg.Model, dg.Resolvable):
+    """A component that declares a table of documents."""
+
+    name: str
+
+    def documents_table(
+        self, context: dg.ComponentLoadContext, source: str, within: Sequence[str] = ()
+    ) -> DocumentsTable:
+        """What is known of it before it is read; `within` are the tables for which it is looked up.
+
+        Raises DeclarationError, which names `source`.
+        """
+        raise NotImplementedError
+
+
+def find_documents(
+    context: dg.ComponentLoadContext, name: str, source: str, within: Sequence[str] = ()
+) -> DocumentsTable:
+    """The table of documents of this name. Raises DeclarationError when none is declared."""
+    declared = context.component_tree.get_all_components(DocumentsComponent)  # type: ignore[type-abstract]
+    there = {found.name: found for found in declared}
+    if name not in there:
+        names = ", ".join(sorted(there)) or "none"
+        raise DeclarationError(source, f"documents {name!r} are not declared; there are: {names}")
+    return there[name].documents_table(context, source, within)
+
+
+class Documents(DocumentsComponent):
     """Documents from CSV, JSONL or Parquet files, a file (or several) for each daily partition.
 
     `path` holds `{partition}` and is relative to the folder of the declaration. The id and text columns become
@@ -26,7 +75,6 @@ class Documents(dg.Component, dg.Model, dg.Resolvable):
     boolean | date | datetime); other columns are kept as they are read.
     """
 
-    name: str
     path: str
     id_column: str
     text_column: str
@@ -49,6 +97,12 @@ class Documents(dg.Component, dg.Model, dg.Resolvable):
             base=folder,
             source=str(folder / "defs.yaml"),
         )
+
+    def documents_table(
+        self, context: dg.ComponentLoadContext, source: str, within: Sequence[str] = ()
+    ) -> DocumentsTable:
+        """The columns that are declared, and the days."""
+        return DocumentsTable(self.source(Path()).schema, self.partitions())
 
     def partitions(self) -> dg.DailyPartitionsDefinition:
         """The days that there are documents for."""
@@ -82,7 +136,7 @@ def documents_asset(
         kinds={"parquet", "polars"},
         group_name="documents",
         owners=owners,
-        metadata={"dagster/column_schema": column_schema(source.schema, _COLUMNS)},
+        metadata={"dagster/column_schema": column_schema(source.schema, COLUMNS)},
     )
     def documents(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
@@ -109,7 +163,7 @@ def documents_asset(
     return documents
 
 
-_COLUMNS = {
+COLUMNS = {
     "document_id": "The document's id, as text; unique in the partition.",
     "text": "The document's text.",
 }

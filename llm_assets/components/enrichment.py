@@ -11,8 +11,9 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.collection import collect_partition
+from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
-from llm_assets.components.documents import Documents, declared_in, documents_key
+from llm_assets.components.documents import HasColumns, declared_in, documents_key, find_documents
 from llm_assets.components.metadata import (
     column_schema,
     enriched_metadata,
@@ -23,8 +24,8 @@ from llm_assets.components.metadata import (
 )
 from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_process
 from llm_assets.components.spending import Spending, spending_of
-from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment as Declared
+from llm_assets.enrichment import enriched_schema, failed_schema
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
 from llm_assets.planning import plan_partition
@@ -32,7 +33,7 @@ from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, ShardLimits
+from llm_assets.records import ShardLimits
 from llm_assets.retention import sweep
 from llm_assets.status import permanent_failures
 from llm_assets.submission import send_planned
@@ -94,11 +95,12 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
         """The assets `<name>/batches`, `<name>/enriched` and `<name>/failed`, checked against their documents."""
         folder = declared_in(context)
         declared = self.declared(folder, spending_of(context))
-        documents = self._documents(context, declared.source)
+        table = find_documents(context, self.documents, declared.source)
         return enrichment_definitions(
             declared,
-            documents.source(folder),
-            documents.partitions(),
+            table,
+            table.partitions,
+            follows=table.is_derived,
             nightly=self.nightly,
             description=self.description,
             owners=self.owners,
@@ -146,12 +148,13 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             return OutputSchema.from_class_path(self.output_class, source)
         return OutputSchema.from_fields(self.name, self.output or {}, source)
 
-    def _documents(self, context: dg.ComponentLoadContext, source: str) -> Documents:
-        there = {found.name: found for found in context.component_tree.get_all_components(Documents)}
-        if self.documents not in there:
-            names = ", ".join(sorted(there)) or "none"
-            raise DeclarationError(source, f"documents {self.documents!r} are not declared; there are: {names}")
-        return there[self.documents]
+    def tables(self, documents: Mapping[str, pl.DataType], source: str) -> dict[str, dict[str, pl.DataType]]:
+        """The columns of `enriched` and of `failed`, asked about documents with these columns."""
+        answer = self._output(source).frame_schema
+        return {
+            "enriched": enriched_schema(self.keep, answer, documents),
+            "failed": failed_schema(self.keep, documents),
+        }
 
 
 def _prompt(path: Path, source: str) -> Prompt:
@@ -180,21 +183,23 @@ def _limits(limits: Limits | None) -> ShardLimits | None:
 
 def enrichment_definitions(
     enrichment: Declared,
-    documents: DocumentSource,
+    documents: HasColumns,
     partitions: dg.PartitionsDefinition[str],
     *,
+    follows: bool = False,
     nightly: str | None = None,
     description: str | None = None,
     owners: Sequence[str] = (),
 ) -> dg.Definitions:
     """The assets, checks and schedule of an enrichment. Raises DeclarationError for what cannot work.
 
+    With `follows` a partition is planned and sent by itself when its documents were materialized.
     `nightly` is a time of day, `HH:MM` in the partitions' time zone, at which yesterday's documents are read and
     sent.
     """
     enrichment.check(documents.schema)
     DECLARED[enrichment.name] = enrichment
-    batches = _batches_asset(enrichment, partitions, owners)
+    batches = _batches_asset(enrichment, partitions, owners, following() if follows else None)
     tables = _tables_asset(enrichment, documents, partitions, description, owners)
     checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))
     assets = dg.Definitions(assets=[batches, tables], asset_checks=[checks])
@@ -213,7 +218,10 @@ class BatchesConfig(dg.Config):
 
 
 def _batches_asset(
-    enrichment: Declared, partitions: dg.PartitionsDefinition[str], owners: Sequence[str]
+    enrichment: Declared,
+    partitions: dg.PartitionsDefinition[str],
+    owners: Sequence[str],
+    condition: dg.AutomationCondition[Any] | None,
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(enrichment.name, "batches"),
@@ -229,6 +237,7 @@ def _batches_asset(
         group_name=enrichment.name,
         owners=owners,
         tags={ENRICHMENT_TAG: enrichment.name},
+        automation_condition=condition,
     )
     def batches(
         context: dg.AssetExecutionContext, config: BatchesConfig, platform: dg.ResourceParam[PlatformResource]
@@ -271,7 +280,7 @@ def _batches_asset(
 
 def _tables_asset(
     enrichment: Declared,
-    documents: DocumentSource,
+    documents: HasColumns,
     partitions: dg.PartitionsDefinition[str],
     description: str | None,
     owners: Sequence[str],
@@ -352,13 +361,8 @@ def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: De
         context.log.warning(problem)
 
 
-def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:
-    columns: dict[str, pl.DataType] = {DOCUMENT_ID: pl.String()}
-    columns |= {name: documents.schema.get(name, pl.String()) for name in enrichment.keep}
-    columns |= dict(enrichment.output.frame_schema)
-    columns |= {"model": pl.String(), "wave": pl.Int32(), "input_tokens": pl.Int64(), "output_tokens": pl.Int64()}
-    columns |= {"cache_read_tokens": pl.Int64(), "cache_write_tokens": pl.Int64(), "cost_usd": pl.Float64()}
-    columns |= {"fingerprint": pl.String()}
+def _enriched_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:
+    columns = enriched_schema(enrichment.keep, enrichment.output.frame_schema, documents.schema)
     answers = {
         name: str(schema["description"])
         for name, schema in enrichment.output.json_schema["properties"].items()
@@ -367,9 +371,8 @@ def _enriched_columns(enrichment: Declared, documents: DocumentSource) -> dg.Tab
     return column_schema(columns, _DESCRIPTIONS | answers)
 
 
-def _failed_columns(enrichment: Declared, documents: DocumentSource) -> dg.TableSchema:
-    kept = {name: documents.schema.get(name, pl.String()) for name in enrichment.keep}
-    return column_schema(FAILED_SCHEMA | kept | {"fingerprint": pl.String()}, _DESCRIPTIONS)
+def _failed_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:
+    return column_schema(failed_schema(enrichment.keep, documents.schema), _DESCRIPTIONS)
 
 
 _DESCRIPTIONS = {

@@ -28,6 +28,16 @@ def column_schema(schema: Mapping[str, pl.DataType], descriptions: Mapping[str, 
     )
 
 
+def column_lineage(columns: Mapping[str, Sequence[tuple[dg.AssetKey, str]]]) -> dg.TableColumnLineage:
+    """Which columns of other tables each column is made of, as the UI shows it."""
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(asset_key=table, column_name=column) for table, column in upstream]
+            for name, upstream in columns.items()
+        }
+    )
+
+
 def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Metadata:
     """What the partition wants and what was sent for it."""
     return emulator_mark(shards) | {

@@ -1,4 +1,4 @@
-"""The scripted model: answers made from a hash of the question, valid for its schema, at once.
+"""The scripted model: answers read in the question or made from a hash of it, valid for its schema, at once.
 
 A schema is compiled once into a tree of closures, as a load test asks the same schema millions of times.
 """
@@ -13,12 +13,15 @@ from typing import Any
 import orjson
 
 from llm_assets.emulator.models import Question, Reply
+from llm_assets.emulator.reading import Form, first_sentences, read_form, read_table, typed
 
 CHARACTERS_PER_TOKEN = 4
 _COMPILED_MAX = 1000
 _DEPTH_MAX = 6
 _MASK = (1 << 64) - 1
 _EPOCH = date(2020, 1, 1)
+# A field with other keywords is made up: what stands in the text may not obey them.
+_FREE = frozenset(("type", "format", "description", "title"))
 
 _GOOD_WORDS = (
     "good great excellent love loved loves lovely perfect amazing wonderful fantastic happy pleased best nice recommend"
@@ -40,11 +43,25 @@ _BLANKS = str.maketrans(dict.fromkeys('"#$%&()*+,-./:;<=>?@[]^_`{|}~!', " "))
 class Draw:
     """Numbers that follow from a seed, in order."""
 
-    __slots__ = ("_state", "user_texts")
+    __slots__ = ("_form", "_state", "user_texts")
 
-    def __init__(self, seed: int, user_texts: Sequence[str]) -> None:
+    def __init__(self, seed: int, user_texts: Sequence[str], form: Form | None = None) -> None:
         self._state = seed
+        self._form = form
         self.user_texts = user_texts
+
+    @property
+    def form(self) -> Form:
+        """What stands in the texts under which label."""
+        if self._form is None:
+            self._form = {}
+            for text in self.user_texts:
+                self._form |= read_form(text)
+        return self._form
+
+    def of_row(self, form: Form) -> Draw:
+        """Numbers that follow on, for a row of a table."""
+        return Draw(self.below(_MASK >> 33), self.user_texts, form)
 
     def below(self, bound: int) -> int:
         """A number in [0, bound)."""
@@ -56,7 +73,7 @@ Maker = Callable[[Draw], Any]
 
 
 class Scripted:
-    """Deterministic, instant, and blind to all but a few dozen words of sentiment."""
+    """Deterministic, instant, and blind to all but labelled values and a few dozen words of sentiment."""
 
     name = "scripted"
     instant = True
@@ -180,14 +197,41 @@ class _Compiler:
         required = schema.get("required", ())
         properties = schema.get("properties", {})
         names = [name for name in properties if depth < _DEPTH_MAX or name in required]
-        makers = [(name, self.maker(properties[name], depth + 1)) for name in names]
+        makers = [(name, _read(name, properties[name], self.maker(properties[name], depth + 1))) for name in names]
         return lambda draw: {name: make(draw) for name, make in makers}
 
     def _array(self, schema: dict[str, Any], depth: int) -> Maker:
         low = int(schema.get("minItems", 0 if depth >= _DEPTH_MAX else 1))
         high = int(schema.get("maxItems", low if depth >= _DEPTH_MAX else max(low, 3)))
-        make = self.maker(schema.get("items", {}), depth + 1)
-        return lambda draw: [make(draw) for _ in range(low + draw.below(high - low + 1))]
+        items = schema.get("items", {})
+        make = self.maker(items, depth + 1)
+        columns = items.get("properties", {}).keys() if isinstance(items, dict) else ()
+
+        def rows(draw: Draw) -> list[Any]:
+            table = [row for text in draw.user_texts for row in read_table(text) if columns & row.keys()]
+            if table and low <= len(table) and ("maxItems" not in schema or len(table) <= high):
+                return [make(draw.of_row(row)) for row in table]
+            return [make(draw) for _ in range(low + draw.below(high - low + 1))]
+
+        return rows if columns else lambda draw: [make(draw) for _ in range(low + draw.below(high - low + 1))]
+
+
+def _read(name: str, schema: Any, make: Maker) -> Maker:
+    """What takes a field's value from the text where it stands there under the field's name, and else makes it up."""
+    options = schema.get("anyOf", [schema]) if isinstance(schema, dict) else []
+    readable = [one for one in options if isinstance(one, dict) and one.get("type") in ("string", "integer", "number")]
+    if len(readable) != 1 or not _FREE.issuperset(readable[0]):
+        return make
+    (one,) = readable
+
+    def read(draw: Draw) -> Any:
+        value = draw.form.get(name)
+        found = None if value is None else typed(value, one)
+        if found is None and name == "summary" and draw.user_texts:
+            found = first_sentences(draw.user_texts[0])
+        return make(draw) if found is None else found
+
+    return read
 
 
 def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

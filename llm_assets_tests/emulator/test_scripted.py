@@ -89,6 +89,48 @@ def test_sentiment(text: str, label: str) -> None:
     assert answer(text, SENTIMENT) == {"label": label}
 
 
+INVOICE = """The invoice:
+Vendor: Halloway Timber
+Issued on: 3 November 2026
+Total: EUR 1,204.50
+
+| Description | Quantity | Unit price |
+|---|---:|---:|
+| Oak board | 3 | 400.00 |
+| Glue, waterproof | 1 | 4.50 |
+"""
+FIELDS = {
+    "type": "object",
+    "properties": {
+        "vendor": {"type": "string"},
+        "issued_on": {"type": "string", "format": "date"},
+        "total": {"type": "number"},
+        "due_on": {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]},
+        "lines": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"description": {"type": "string"}, "quantity": {"type": "integer"}},
+            },
+        },
+    },
+}
+
+
+def test_labelled_values_and_tables_are_read() -> None:
+    found = answer(INVOICE, FIELDS)
+    assert (found["vendor"], found["issued_on"], found["total"]) == ("Halloway Timber", "2026-11-03", 1204.5)
+    assert found["lines"] == [
+        {"description": "Oak board", "quantity": 3},
+        {"description": "Glue, waterproof", "quantity": 1},
+    ]
+
+
+def test_a_summary_is_the_first_sentences() -> None:
+    schema = {"type": "object", "properties": {"summary": {"type": "string"}}}
+    assert answer("Summarise:\nIt rained. Nobody came! The end.", schema) == {"summary": "It rained. Nobody came!"}
+
+
 def test_only_the_last_message_counts() -> None:
     question = Question("love love love", (("user", "I love it"), ("user", "awful")), SENTIMENT, 100)
     assert json.loads(MODEL.answer(question).text) == {"label": "negative"}

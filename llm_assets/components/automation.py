@@ -1,0 +1,28 @@
+"""What materializes by itself: assets that follow others, partition by partition, and the sensor that sees to it."""
+
+from typing import Any
+
+import dagster as dg
+
+_SENSOR = "following"
+
+
+def following() -> dg.AutomationCondition[Any]:
+    """A partition is materialized when what it is made of was: all of it is there, and none of it is under way.
+
+    Of what was materialized before there was such a condition nothing follows: that is for a backfill.
+    """
+    ready = ~dg.AutomationCondition.any_deps_missing() & ~dg.AutomationCondition.any_deps_in_progress()
+    updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
+    return (updated & ready & ~dg.AutomationCondition.in_progress()).with_label("following")
+
+
+def following_sensor(every_seconds: int) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that looks after all assets that follow others; on, unless somebody switches it off."""
+    return dg.AutomationConditionSensorDefinition(
+        name=_SENSOR,
+        target=dg.AssetSelection.all(),
+        description="Materializes what is made of tables that were published: documents made of answers, comparisons.",
+        minimum_interval_seconds=every_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
