@@ -49,7 +49,8 @@ class Draft:
         self._path = platform.store.plan(enrichment.name, partition, self._plan_id)
         self._documents = 0
         self._wanted = FingerprintSet()
-        self._digest = hashlib.blake2b(digest_size=16)
+        # What is looked for in published answers makes another table of them.
+        self._digest = hashlib.blake2b("\n".join(enrichment.evidence).encode(), digest_size=16)
         self._written: list[Path] = []
         self._elsewhere = answers_elsewhere(platform, enrichment, partition)
         self._estimate = estimate_requests(platform, enrichment)

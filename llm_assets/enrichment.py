@@ -14,6 +14,7 @@ import polars as pl
 
 from llm_assets import providers
 from llm_assets.errors import DeclarationError
+from llm_assets.evidence import UNSUPPORTED, path_problem
 from llm_assets.output_schema import OutputSchema
 from llm_assets.prices import Price, PriceUnknown, listed_price
 from llm_assets.prompt import Prompt
@@ -52,11 +53,16 @@ RESERVED_COLUMNS = frozenset((*ENRICHED_COLUMNS, *FAILED_SCHEMA, *PLAN_SCHEMA, *
 
 
 def enriched_schema(
-    kept: Iterable[str], answer: Mapping[str, pl.DataType], documents: Mapping[str, pl.DataType]
+    kept: Iterable[str],
+    answer: Mapping[str, pl.DataType],
+    documents: Mapping[str, pl.DataType],
+    *,
+    has_evidence: bool,
 ) -> dict[str, pl.DataType]:
     """The columns of `enriched`, where `answer` has those of an answer and `documents` those of the documents."""
     columns = {name: documents.get(name, pl.String()) for name in kept}
-    return {DOCUMENT_ID: pl.String(), **columns, **answer, **_ENRICHED}
+    flagged = {UNSUPPORTED: pl.List(pl.String())} if has_evidence else {}
+    return {DOCUMENT_ID: pl.String(), **columns, **answer, **flagged, **_ENRICHED}
 
 
 def failed_schema(kept: Iterable[str], documents: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
@@ -83,6 +89,9 @@ class Enrichment:
     partition is taken from there when it is at most `reuse_days` old. No more is sent at once than `quota` says that
     the provider's queue holds. A system prompt that is the same for all documents is marked for the provider's prompt
     cache, unless `prompt_cache` is off, it is too short, or what came so far cost more with it than without.
+
+    `evidence` names fields of the answer whose values must stand in the document's text: the column `unsupported` lists
+    those that do not (evidence.py).
     """
 
     name: str
@@ -110,6 +119,7 @@ class Enrichment:
     reuse_days: float = 30
     quota: Quota | None = None
     prompt_cache: bool = True
+    evidence: tuple[str, ...] = ()
     source: str = ""
 
     @cached_property
@@ -209,8 +219,12 @@ class Enrichment:
         for name in self.output.frame_schema:
             if name in self.keep:
                 yield f"the output field {name!r} has the name of a column that is kept; rename one of them"
-            elif name in ENRICHED_COLUMNS:
+            elif name in ENRICHED_COLUMNS or (self.evidence and name == UNSUPPORTED):
                 yield f"the output field {name!r} has the name of a built-in column of the answers; rename it"
+
+        for path in self.evidence:
+            if problem := path_problem(self.output.frame_schema, path):
+                yield f"evidence names {path!r}, which the output does not have: {problem}"
 
     def _provider_problems(self) -> Iterator[str]:
         if self.provider not in providers.NAMES:

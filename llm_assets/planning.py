@@ -199,7 +199,13 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
         version("llm-assets"),
         (enrichment.provider, enrichment.endpoint, task.model_name, task.max_tokens, task.schema_name),
         (task.schema, task.params, enrichment.prompt.text, enrichment.keep),
-        (enrichment.output.digest, enrichment.attempts, enrichment.ceiling, limits and limits.bytes),
+        (
+            enrichment.output.digest,
+            enrichment.evidence,
+            enrichment.attempts,
+            enrichment.ceiling,
+            limits and limits.bytes,
+        ),
     ]
     digest.update(orjson.dumps(declared))
     return digest.hexdigest()

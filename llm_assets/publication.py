@@ -7,10 +7,11 @@ nothing is published.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import polars as pl
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
+from llm_assets.evidence import UNSUPPORTED, unsupported
 from llm_assets.history import parts_of, requests_in_flight, results_so_far, standings_of
 from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Reason, Shard, ShardState, Spent
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, TEXT, FailureKind, Plan, Reason, Shard, ShardState, Spent
 from llm_assets.retries import Standing, kind_of
 
 # When requests that were refused one by one for lack of room are sent again.
@@ -33,6 +35,7 @@ _MERGED_ROWS = 50_000
 _PART_GROUP_ROWS = 5_000
 _TYPED_ROWS = 20_000
 _POSITION = "position"
+_NOT_LOOKED = pl.Series([None], dtype=pl.List(pl.String()))
 _LATELY = timedelta(days=90)
 _USED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
@@ -99,7 +102,7 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
             _assert_nothing_lost(plan, tally)
             # Where a newer plan was made meanwhile, that one will be published by who made it.
             with suppress(PlanConflict):
-                _publish(platform, plan, parts)
+                _publish(platform, enrichment, plan, parts)
                 return replace(tally.finished(plan, oddities), **_money(platform, enrichment, plan, shards, tally))
     held = ""
     if tally.unsettled:
@@ -215,23 +218,54 @@ class _Parts:
             table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
         self._files.append(files)
 
-    def write(self, enriched: Path, failed: Path, documents: int) -> None:
-        """Write the tables, all parts merged into the order of the documents."""
-        for target, files in zip((enriched, failed), zip(*self._files, strict=True), strict=True):
+    def write(
+        self, enriched: Path, failed: Path, documents: int, finished: Callable[[pl.DataFrame], pl.DataFrame]
+    ) -> None:
+        """Write the tables, all parts merged into the order of the documents; `finished` is what answers go through."""
+        for target, files, last in zip(
+            (enriched, failed), zip(*self._files, strict=True), (finished, _unchanged), strict=True
+        ):
             schema = pl.scan_parquet(files[0]).drop(_POSITION).collect_schema()
-            slices = (piece.drop(_POSITION) for piece in merged(files, _POSITION, documents, _MERGED_ROWS))
+            slices = (last(piece).drop(_POSITION) for piece in merged(files, _POSITION, documents, _MERGED_ROWS))
             write_slices(slices, schema, target, _MERGED_ROWS)
 
 
-def _publish(platform: Platform, plan: Plan, parts: _Parts) -> None:
+def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
     """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
     store = platform.store
     with ExitStack() as files:
         enriched = files.enter_context(store.writing(store.enriched(plan.enrichment, plan.partition)))
         failed = files.enter_context(store.writing(store.failed(plan.enrichment, plan.partition)))
-        parts.write(enriched, failed, plan.documents)
+        parts.write(enriched, failed, plan.documents, partial(_flagged, platform, enrichment, plan))
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
+
+
+def _unchanged(piece: pl.DataFrame) -> pl.DataFrame:
+    return piece
+
+
+def _flagged(platform: Platform, enrichment: Enrichment, plan: Plan, piece: pl.DataFrame) -> pl.DataFrame:
+    """A slice of `enriched` with what its documents' texts do not support, where evidence is declared.
+
+    Where the documents were read again since, their texts may be others: then nothing is said.
+    """
+    if not enrichment.evidence or piece.is_empty():
+        return piece
+    store, first, last = platform.store, piece[_POSITION].min(), piece[_POSITION].max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    texts = (
+        store.scan(store.documents(enrichment.documents, plan.partition))
+        .select(DOCUMENT_ID, TEXT)
+        .with_row_index(_POSITION)
+        .slice(first, last - first + 1)
+        .collect()
+    )
+    found = piece.select(_POSITION, DOCUMENT_ID).join(
+        texts, on=[_POSITION, DOCUMENT_ID], how="left", maintain_order="left"
+    )
+    return piece.with_columns(unsupported(piece, enrichment.evidence, found[TEXT]))
 
 
 def _assert_nothing_lost(plan: Plan, tally: _Tally) -> None:
@@ -311,6 +345,7 @@ def _enriched(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame)
         [
             rows.select(_POSITION, DOCUMENT_ID, *enrichment.keep),
             typed,
+            *([pl.DataFrame({UNSUPPORTED: _NOT_LOOKED.new_from_index(0, rows.height)})] if enrichment.evidence else []),
             rows.select("model", "wave", *_USED, "fingerprint"),
         ],
         how="horizontal",

@@ -7,6 +7,7 @@ import polars as pl
 
 from llm_assets.components.resources import PlatformResource
 from llm_assets.enrichment import Enrichment
+from llm_assets.evidence import UNSUPPORTED
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID
 
@@ -26,6 +27,7 @@ def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.Asset
                 description=f"At most {enrichment.failure_rate_max:.1%} of the documents failed.",
             ),
             dg.AssetCheckSpec("schema", asset=enriched, description="Every declared field is there, with its type."),
+            *([_evidence_spec(enrichment, enriched)] if enrichment.evidence else []),
         ],
     )
     def checks(
@@ -38,6 +40,8 @@ def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.Asset
             yield _nothing_lost(opened, enrichment, partition, enriched, answers, failures)
             yield _failure_rate(enrichment, enriched, answers, failures)
             yield _schema(enrichment, enriched, answers)
+            if enrichment.evidence:
+                yield _evidence(enriched, answers)
 
     return checks
 
@@ -96,6 +100,28 @@ def _schema(enrichment: Enrichment, enriched: dg.AssetKey, answers: pl.LazyFrame
         asset_key=enriched,
         passed=not wrong,
         metadata={"fields": len(enrichment.output.frame_schema), **wrong},
+    )
+
+
+def _evidence_spec(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.AssetCheckSpec:
+    fields = ", ".join(enrichment.evidence)
+    return dg.AssetCheckSpec("evidence", asset=enriched, description=f"What is said of {fields} stands in the texts.")
+
+
+def _evidence(enriched: dg.AssetKey, answers: pl.LazyFrame) -> dg.AssetCheckResult:
+    flagged = answers.select(pl.col(UNSUPPORTED).explode(empty_as_null=False)).drop_nulls().collect()
+    counts: dict[str, int] = dict(flagged[UNSUPPORTED].value_counts(sort=True).iter_rows())
+    rows = _rows(answers.filter(pl.col(UNSUPPORTED).list.len() > 0))
+    return dg.AssetCheckResult(
+        check_name="evidence",
+        asset_key=enriched,
+        passed=not rows,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "answers_with_unsupported_values": rows,
+            "answers_not_looked_at": _rows(answers.filter(pl.col(UNSUPPORTED).is_null())),
+            **{f"unsupported {path}": count for path, count in counts.items()},
+        },
     )
 
 

@@ -87,6 +87,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     budget: BudgetOfEnrichment = BudgetOfEnrichment()
     reuse_days: float = 30
     prompt_cache: bool = True
+    evidence: Sequence[str] = ()
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -136,6 +137,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             project_day_budget_usd=_usd(spending.day_usd),
             reuse_days=self.reuse_days,
             prompt_cache=self.prompt_cache,
+            evidence=tuple(self.evidence),
             quota=spending.quota(self.provider, self.model_name),
             source=source,
         )
@@ -152,7 +154,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
         """The columns of `enriched` and of `failed`, asked about documents with these columns."""
         answer = self._output(source).frame_schema
         return {
-            "enriched": enriched_schema(self.keep, answer, documents),
+            "enriched": enriched_schema(self.keep, answer, documents, has_evidence=bool(self.evidence)),
             "failed": failed_schema(self.keep, documents),
         }
 
@@ -362,7 +364,8 @@ def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: De
 
 
 def _enriched_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:
-    columns = enriched_schema(enrichment.keep, enrichment.output.frame_schema, documents.schema)
+    answer = enrichment.output.frame_schema
+    columns = enriched_schema(enrichment.keep, answer, documents.schema, has_evidence=bool(enrichment.evidence))
     answers = {
         name: str(schema["description"])
         for name, schema in enrichment.output.json_schema["properties"].items()
@@ -377,6 +380,7 @@ def _failed_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSche
 
 _DESCRIPTIONS = {
     "document_id": "The document's id.",
+    "unsupported": "The fields declared as evidence whose values are not in the document's text; null: not looked for.",
     "model": "The model that answered, in the provider's words.",
     "wave": "The round of sending that brought the answer; 0 when another partition had it already.",
     "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",
