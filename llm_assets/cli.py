@@ -270,7 +270,9 @@ def demo(
     ] = False,
     as_json: AsJson = False,
     port: Annotated[int, typer.Option(help="The port of Dagster's UI.")] = 3000,
-    model: Annotated[Model, typer.Option(help="What answers instead of the providers.")] = Model.SMOLLM2,
+    model: Annotated[
+        Model | None, typer.Option(help="What answers instead of the providers.", show_default="by the kind of work")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Where it writes.", show_default=".demo")] = None,
     kind: Annotated[KindName, typer.Option(help="The kind of work.")] = KindName.LABELS,
 ) -> None:
@@ -279,7 +281,7 @@ def demo(
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     started = time.monotonic()
     out = _console(stderr=as_json)
-    options = Options((folder or ROOT / ".demo").absolute(), port, model.value, keep=stay, kind=KINDS[kind])
+    options = Options((folder or ROOT / ".demo").absolute(), port, model and model.value, keep=stay, kind=KINDS[kind])
     with _errors_exit(_FAILED):
         out.print("Starting the emulator and Dagster …", style="dim")
         with Demo(options, say=lambda line: out.print(line, style="yellow", highlight=False, soft_wrap=True)) as shown:
@@ -455,7 +457,8 @@ def _report_json(shown: Demo, report: Report, seconds: float) -> dict[str, Any]:
         "ui": shown.url,
         "seconds": round(seconds, 1),
         "enrichments": {
-            name: _outcome_json(done) | {"accuracy": report.accuracies[name]} for name, done in report.outcomes.items()
+            name: _outcome_json(done) | {"accuracy": report.accuracies.get(name)}
+            for name, done in report.outcomes.items()
         },
         "examples": report.examples,
         "accounting": report.accounting,

@@ -270,8 +270,9 @@ def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, flo
     for name in ("documents", "enriched", "failed", "waves", "input_tokens", "output_tokens"):
         found.add_row(name.replace("_", " "), *(number(getattr(done, name)) for done in outcomes.values()))
     found.add_row("cost", *(usd(done.cost_usd) for done in outcomes.values()))
-    rates = (accuracies.get(name) for name in outcomes)
-    found.add_row("accuracy", *("" if rate is None else f"{rate:.1%}" for rate in rates))
+    rates = [accuracies.get(name) for name in outcomes]
+    if any(rate is not None for rate in rates):
+        found.add_row("accuracy", *("" if rate is None else f"{rate:.1%}" for rate in rates))
     return found
 
 

@@ -65,7 +65,16 @@ _SCALARS: dict[str, Any] = {
     "datetime": Annotated[datetime, AfterValidator(_in_utc)],
 }
 TYPES = (*_SCALARS, "array", "object")
-_KEYS = ("type", "description", "optional", "enum", "items", "fields")
+# What may be declared of a value besides its type: the JSON schema's keyword, and the types that have it.
+_BOUND_KEYS = {
+    "minimum": ("minimum", ("integer", "number")),
+    "maximum": ("maximum", ("integer", "number")),
+    "min_length": ("minLength", ("string",)),
+    "max_length": ("maxLength", ("string",)),
+    "min_items": ("minItems", ("array",)),
+    "max_items": ("maxItems", ("array",)),
+}
+_KEYS = ("type", "description", "optional", "enum", "items", "fields", *_BOUND_KEYS)
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 # The formats that both vendors enforce, and the keywords that at least one of them refuses.
@@ -278,16 +287,42 @@ def _annotation(name: str, keys: Mapping[str, Any], place: _Place) -> Any:
     if not isinstance(kind, str) or kind not in TYPES:
         raise place.error(f"has the type {kind!r}; known types are {', '.join(TYPES)}")
     _misplaced(kind, keys, place)
-    if kind == "array":
-        return _array(name, keys, place)
     if kind == "object":
         return _model(name, keys.get("fields"), place)
-    return _enum(kind, keys["enum"], place) if "enum" in keys else _SCALARS[kind]
+    if "enum" in keys:
+        return _enum(kind, keys["enum"], place)
+    annotation = _array(name, keys, place) if kind == "array" else _SCALARS[kind]
+    return _bounded(kind, annotation, keys, place)
+
+
+def _bounded(kind: str, annotation: Any, keys: Mapping[str, Any], place: _Place) -> Any:
+    """The type, held within the bounds that are declared; the vendors are told of them in words."""
+    bounds = {key: keys[key] for key in _BOUND_KEYS if key in keys}
+    if not bounds:
+        return annotation
+    wanted = int | float if kind == "number" else int
+    for key, bound in bounds.items():
+        if isinstance(bound, bool) or not isinstance(bound, wanted):
+            raise place.error(
+                f"`{key}` is {bound!r}; it must be {'a number' if kind == 'number' else 'a whole number'}"
+            )
+        if key.startswith(("min_", "max_")) and bound < 0:
+            raise place.error(f"`{key}` is {bound}; it cannot be negative")
+    low, high = (next((b for key, b in bounds.items() if key.startswith(word)), None) for word in ("min", "max"))
+    if low is not None and high is not None and low > high:
+        raise place.error(f"{' and '.join(f'`{key}` {bound}' for key, bound in bounds.items())} leave nothing between")
+    told = {_BOUND_KEYS[key][0]: bound for key, bound in bounds.items()}
+    if kind == "integer":
+        return Annotated[annotation, Field(ge=low, le=high), WithJsonSchema({"type": "integer", **told})]
+    if kind == "number":
+        return Annotated[annotation, Field(ge=low, le=high)]
+    return Annotated[annotation, Field(min_length=low, max_length=high)]
 
 
 def _misplaced(kind: str, keys: Mapping[str, Any], place: _Place) -> None:
     """Raise for a key that this type does not take."""
     homes = {"enum": ("string", "integer"), "items": ("array",), "fields": ("object",)}
+    homes |= {key: kinds for key, (_, kinds) in _BOUND_KEYS.items()}
     for key, kinds in homes.items():
         if key in keys and kind not in kinds:
             raise place.error(f"`{key}` goes with the type {' or '.join(kinds)}, not with {kind}")

@@ -79,8 +79,34 @@ NAMES = "a name begins with a letter and has at most 64 letters, digits and unde
         pytest.param({"a": 3}, "output field a: is a int; expected a type or a mapping with `type`", id="no mapping"),
         pytest.param(
             {"a": {"type": "string", "desciption": "x"}},
-            "output field a: has unknown keys desciption; known are type, description, optional, enum, items, fields",
+            "output field a: has unknown keys desciption; known are type, description, optional, enum, items, fields, "
+            "minimum, maximum, min_length, max_length, min_items, max_items",
             id="unknown key",
+        ),
+        pytest.param(
+            {"a": {"type": "integer", "minimum": "1"}},
+            "output field a: `minimum` is '1'; it must be a whole number",
+            id="a bound that is no number",
+        ),
+        pytest.param(
+            {"a": {"type": "number", "maximum": True}},
+            "output field a: `maximum` is True; it must be a number",
+            id="a bound that is a truth",
+        ),
+        pytest.param(
+            {"a": {"type": "string", "max_length": -1}},
+            "output field a: `max_length` is -1; it cannot be negative",
+            id="a negative length",
+        ),
+        pytest.param(
+            {"a": {"type": "array", "items": "string", "min_items": 3, "max_items": 2}},
+            "output field a: `min_items` 3 and `max_items` 2 leave nothing between",
+            id="bounds that leave nothing",
+        ),
+        pytest.param(
+            {"a": {"type": "string", "minimum": 1}},
+            "output field a: `minimum` goes with the type integer or number, not with string",
+            id="a bound of another type",
         ),
         pytest.param(
             {"a": {"type": "string", "description": 1}}, "output field a: `description` is no text", id="description"
@@ -559,3 +585,38 @@ def test_a_class_validates_strictly(extra: str, problem: str | None) -> None:
         row = schema.typed(pl.Series([text])).to_dicts()[0]
         assert row["main"] == {"share": 0.5, "color": "red"}
         assert row["No"] == 3
+
+
+BOUNDED: dict[str, Any] = {
+    "count": {"type": "integer", "minimum": 1, "maximum": 3, "description": "How many."},
+    "price": {"type": "number", "minimum": 0, "optional": True},
+    "code": {"type": "string", "min_length": 2, "max_length": 3},
+    "tags": {"type": "array", "items": {"type": "string", "max_length": 1}, "min_items": 1, "max_items": 2},
+}
+WITHIN = {"count": 1, "price": 0, "code": "ab", "tags": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("beyond", "problem"),
+    [
+        pytest.param({"count": 0}, "count: ", id="below a minimum"),
+        pytest.param({"count": 4}, "count: ", id="above a maximum"),
+        pytest.param({"price": -0.01}, "price: ", id="below the minimum of something optional"),
+        pytest.param({"code": "a"}, "code: ", id="too short"),
+        pytest.param({"code": "abcd"}, "code: ", id="too long"),
+        pytest.param({"tags": []}, "tags: ", id="too few"),
+        pytest.param({"tags": ["x", "y", "z"]}, "tags: ", id="too many"),
+        pytest.param({"tags": ["xy"]}, "tags.0: ", id="an item beyond its own bound"),
+    ],
+)
+def test_bounds_hold(beyond: dict[str, Any], problem: str) -> None:
+    schema = OutputSchema.from_fields("bounded", BOUNDED, "")
+    assert schema.validate(json.dumps(WITHIN)) is None
+    assert schema.validate(json.dumps(WITHIN | {"price": None})) is None
+    assert (schema.validate(json.dumps(WITHIN | beyond)) or "").startswith(problem)
+
+
+def test_the_providers_are_told_of_bounds_in_words() -> None:
+    properties = OutputSchema.from_fields("bounded", BOUNDED, "").json_schema["properties"]
+    assert properties["count"] == {"type": "integer", "description": "How many. (minimum: 1, maximum: 3)"}
+    assert properties["code"] == {"type": "string", "description": "(minLength: 2, maxLength: 3)"}

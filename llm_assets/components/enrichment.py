@@ -3,7 +3,7 @@
 In Python, without YAML, `enrichment_definitions` gives the same assets for an `llm_assets.enrichment.Enrichment`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
 from llm_assets.components.documents import HasColumns, declared_in, documents_key, find_documents
 from llm_assets.components.metadata import (
+    column_lineage,
     column_schema,
     enriched_metadata,
     failed_metadata,
@@ -33,7 +34,7 @@ from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import ShardLimits
+from llm_assets.records import DOCUMENT_ID, ShardLimits
 from llm_assets.retention import sweep
 from llm_assets.status import permanent_failures
 from llm_assets.submission import send_planned
@@ -289,14 +290,14 @@ def _tables_asset(
 ) -> dg.AssetsDefinition:
     enriched = asset_key(enrichment.name, "enriched")
 
-    def spec(table: str, description: str, columns: dg.TableSchema) -> dg.AssetSpec:
+    def spec(table: str, description: str, columns: dg.TableSchema, answers: Iterable[str] = ()) -> dg.AssetSpec:
         return dg.AssetSpec(
             asset_key(enrichment.name, table),
             deps=[asset_key(enrichment.name, "batches")],
             skippable=True,
             description=description,
             kinds={"parquet", "polars"},
-            metadata={"dagster/column_schema": columns},
+            metadata={"dagster/column_schema": columns, "dagster/column_lineage": _lineage(enrichment, answers)},
             partitions_def=partitions,
             group_name=enrichment.name,
             owners=owners,
@@ -309,7 +310,7 @@ def _tables_asset(
     @dg.multi_asset(
         name=f"{enrichment.name}__tables",
         specs=[
-            spec("enriched", answers, _enriched_columns(enrichment, documents)),
+            spec("enriched", answers, _enriched_columns(enrichment, documents), enrichment.output.frame_schema),
             spec("failed", failures, _failed_columns(enrichment, documents)),
         ],
     )
@@ -361,6 +362,14 @@ def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: De
         problems = [f"what is not kept any longer was not deleted: {type(error).__name__}"]
     for problem in problems:
         context.log.warning(problem)
+
+
+def _lineage(enrichment: Declared, answers: Iterable[str]) -> dg.TableColumnLineage:
+    """Of what the columns of a table are made: those of an answer, of all that the prompt shows of a document."""
+    table = documents_key(enrichment.documents)
+    shown = [(table, name) for name in sorted(enrichment.prompt.variables)]
+    kept = {name: [(table, name)] for name in (DOCUMENT_ID, *enrichment.keep)}
+    return column_lineage(kept | dict.fromkeys(answers, shown))
 
 
 def _enriched_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:

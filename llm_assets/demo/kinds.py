@@ -10,6 +10,8 @@ class KindName(StrEnum):
     """What can be asked for."""
 
     LABELS = "labels"
+    EXTRACTION = "extraction"
+    SUMMARIES = "summaries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,9 @@ class Kind:
     """Enrichments of one table of documents, and what of it is worth looking at.
 
     `answer` is the output field that is shown beside a document. `label` is the documents' column in which a person
-    said what it should be; without one no accuracy is told.
+    said what it should be; without one no accuracy is told. `following` are the enrichments whose documents are made of
+    the others' answers: nobody launches them. Answers of those in `shown` (none: all) stand beside the documents.
+    `model` is what answers such questions best.
     """
 
     documents: str
@@ -25,6 +29,14 @@ class Kind:
     partitions: tuple[str, ...]
     answer: str
     label: str = ""
+    following: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    model: str = "smollm2"
+
+    @property
+    def all_enrichments(self) -> tuple[str, ...]:
+        """Those that are launched, and those that follow."""
+        return self.enrichments + self.following
 
 
 LABELS = Kind(
@@ -35,4 +47,22 @@ LABELS = Kind(
     label="label",
 )
 
-KINDS = {KindName.LABELS: LABELS}
+KINDS = {
+    KindName.LABELS: LABELS,
+    KindName.EXTRACTION: Kind(
+        documents="invoices",
+        enrichments=("invoice_fields",),
+        partitions=("2026-11-01", "2026-11-02"),
+        answer="line_items",
+        model="scripted",
+    ),
+    KindName.SUMMARIES: Kind(
+        documents="minutes",
+        enrichments=(),
+        following=("minutes_part_summary", "minutes_summary"),
+        shown=("minutes_summary",),
+        partitions=("2026-11-01", "2026-11-02"),
+        answer="summary",
+        model="scripted",
+    ),
+}

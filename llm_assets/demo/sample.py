@@ -34,10 +34,10 @@ class Report:
 def report(platform: Platform, kind: Kind, accounting: dict[str, Any], bills: pl.DataFrame) -> Report:
     """What came of the kind's partitions, once all are published; `bills` are the emulator's rows."""
     outcomes = {}
-    for name in kind.enrichments:
+    for name in kind.all_enrichments:
         plans = [plan for plan in platform.ledger.plans(name) if plan.partition in kind.partitions]
         outcomes[name] = together(outcome(platform.store, plan) for plan in plans)
-    answers = {name: _answers(platform, kind, name) for name in kind.enrichments}
+    answers = {name: _answers(platform, kind, name) for name in kind.shown or kind.all_enrichments}
     asked_again, paid_twice = extra_bills(bills, _collected(platform))
     return Report(
         outcomes=outcomes,

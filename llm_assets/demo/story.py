@@ -40,11 +40,13 @@ _NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "DAGSTER_", "LLM_ASSETS_ROOT", "LLM_A
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a demo is asked for. `folder` holds all that it writes; `keep` goes on with what is there."""
+    """What a demo is asked for. `folder` holds all that it writes; `keep` goes on with what is there; without a `model`
+    the kind's own answers.
+    """
 
     folder: Path
     port: int = 3000
-    model: str = "smollm2"
+    model: str | None = None
     keep: bool = False
     kind: Kind = LABELS
 
@@ -199,10 +201,11 @@ class Demo:
         service.wait_for(port, path)
 
     def _choose_model(self) -> str:
-        if self.options.model == "smollm2" and not has_local_model():
+        wished = self.options.model or self.options.kind.model
+        if wished == "smollm2" and not has_local_model():
             self.say("No local language model is installed (`make model` tries again): a script answers instead.")
             return "scripted"
-        return self.options.model
+        return wished
 
     def _choose_port(self, wished: int, whose: str) -> int:
         port = free_port(wished)
@@ -243,7 +246,7 @@ class Demo:
     def _all_published(self, found: Sequence[PartitionStatus]) -> bool:
         kind = self.options.kind
         done = {(status.enrichment, status.partition) for status in found if status.published_at is not None}
-        return done >= {(name, partition) for name in kind.enrichments for partition in kind.partitions}
+        return done >= {(name, partition) for name in kind.all_enrichments for partition in kind.partitions}
 
     def _failure(self, run: Run) -> str:
         """What a reader should know of a failed run."""
