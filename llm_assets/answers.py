@@ -16,7 +16,7 @@ from typing import BinaryIO
 import polars as pl
 from msgspec.structs import replace
 
-from llm_assets.output_schema import OutputSchema
+from llm_assets.enrichment import Output
 from llm_assets.providers import Dialect
 from llm_assets.records import RESULTS_SCHEMA, Fingerprint, Reason, Result
 from llm_assets.shards import fingerprint_of
@@ -95,7 +95,7 @@ def _unread(line: bytes, problem: str) -> Result:
     return Result(custom_id, reason=Reason.UNREADABLE_RESULT, message=problem)
 
 
-def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: OutputSchema | None, wave: int) -> pl.DataFrame:
+def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: Output | None, wave: int) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending.
 
     `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
@@ -109,7 +109,7 @@ def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message
     return _frame(sent, [result] * len(sent), wave)
 
 
-def judge(result: Result | None, output: OutputSchema | None) -> Result:
+def judge(result: Result | None, output: Output | None) -> Result:
     """A result with its reason: what is missing, and what does not obey the output schema, gets one."""
     if result is None:
         return Result(
@@ -121,7 +121,7 @@ def judge(result: Result | None, output: OutputSchema | None) -> Result:
     return replace(result, reason=Reason.INVALID_ANSWER, message=problem) if problem else result
 
 
-def invalid_answers(answers: pl.DataFrame, output: OutputSchema) -> pl.DataFrame:
+def invalid_answers(answers: pl.DataFrame, output: Output) -> pl.DataFrame:
     """Of answers that were not judged yet, those that do not obey the output schema, and why not.
 
     `answers` has fingerprint, wave, answer; what is returned has fingerprint, wave, problem.

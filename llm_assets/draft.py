@@ -43,7 +43,7 @@ class Draft:
         self._partition = partition
         self._wave = wave
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.limits, self._refused_requests(), enrichment.quota)
+        self._limits = limits_for(self._dialect, enrichment.shard_limits, self._refused_requests(), enrichment.quota)
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
         self._plan_id = platform.new_key()
         self._path = platform.store.plan(enrichment.name, partition, self._plan_id)

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from llm_assets import providers
+from llm_assets.embedding import DIMENSIONS_MAX, Embedding
 from llm_assets.errors import DeclarationError
 from llm_assets.evidence import UNSUPPORTED, path_problem
 from llm_assets.output_schema import OutputSchema
@@ -30,10 +31,13 @@ from llm_assets.records import (
     Task,
 )
 
+# What an answer may be.
+Output = OutputSchema | Embedding
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
 REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
+_SHARD_ANSWER_BYTES = 1 << 25
 
 # What `enriched` says about every answer, after its id, the columns that are kept and the answer itself.
 _ENRICHED: dict[str, pl.DataType] = {
@@ -99,7 +103,7 @@ class Enrichment:
     provider: str
     model_name: str
     prompt: Prompt
-    output: OutputSchema
+    output: Output
     max_tokens: int = 1024
     max_tokens_ceiling: int | None = None
     attempts: int = 3
@@ -125,7 +129,17 @@ class Enrichment:
     @cached_property
     def task(self) -> Task:
         """What all requests have in common, with room for `max_tokens`."""
-        return Task(self.model_name, self.max_tokens, self.output.json_schema, self.output.name, self.params)
+        output = self.output
+        if isinstance(output, Embedding):
+            return Task(self.model_name, self.max_tokens, {}, output.name, self.params, output.dimensions)
+        return Task(self.model_name, self.max_tokens, output.json_schema, output.name, self.params)
+
+    @cached_property
+    def shard_limits(self) -> ShardLimits | None:
+        """What a shard may hold, below the provider's limits: of long answers fewer, as they are collected at once."""
+        if self.limits is None and isinstance(self.output, Embedding):
+            return ShardLimits(requests=max(1, _SHARD_ANSWER_BYTES // self.output.answer_bytes), bytes=1 << 62)
+        return self.limits
 
     @cached_property
     def ceiling(self) -> int:
@@ -222,6 +236,8 @@ class Enrichment:
             elif name in ENRICHED_COLUMNS or (self.evidence and name == UNSUPPORTED):
                 yield f"the output field {name!r} has the name of a built-in column of the answers; rename it"
 
+        if isinstance(self.output, Embedding) and not 1 <= self.output.dimensions <= DIMENSIONS_MAX:
+            yield f"embedding.dimensions is {self.output.dimensions}; it must be between 1 and {DIMENSIONS_MAX:,}"
         for path in self.evidence:
             if problem := path_problem(self.output.frame_schema, path):
                 yield f"evidence names {path!r}, which the output does not have: {problem}"
@@ -239,6 +255,9 @@ class Enrichment:
             return
         yield from self._limit_problems(dialect.limits)
         yield from self._price_problems()
+        if dialect.embeds != isinstance(self.output, Embedding):
+            yield _wrong_endpoint(dialect)
+            return
         for problem in dialect.schema_problems(self.output.json_schema):
             yield f"{self.provider} cannot enforce the output schema: {problem}"
         yield from self._body_problems(dialect)
@@ -259,6 +278,15 @@ class Enrichment:
 
     def _body_problems(self, dialect: providers.Dialect) -> Iterator[str]:
         try:
-            dialect.body(self.task, (Message("user", "x"),))
+            dialect.body(self.task, [Message(turn.role, "x") for turn in self.prompt.turns])
         except ValueError as error:
             yield f"the request cannot be built: {error}"
+
+
+def _wrong_endpoint(dialect: providers.Dialect) -> str:
+    if dialect.embeds:
+        return f"{dialect.endpoint} answers with vectors; declare `embedding: {{dimensions: …}}` instead of an output"
+    return (
+        f"{dialect.name} has no vectors at {dialect.endpoint}; for an embedding declare `provider: openai` and "
+        "`endpoint: /v1/embeddings`"
+    )

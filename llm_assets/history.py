@@ -14,9 +14,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 import polars as pl
 
 from llm_assets.answers import invalid_answers
-from llm_assets.enrichment import Enrichment
+from llm_assets.enrichment import Enrichment, Output
 from llm_assets.ledger import ACTIVE
-from llm_assets.output_schema import OutputSchema
 from llm_assets.platform import Platform
 from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
 from llm_assets.retries import amendments, standings, truncations_max
@@ -102,7 +101,7 @@ def partition_amendments(
     return amendments(standings, results, max_tokens=enrichment.max_tokens, ceiling=enrichment.ceiling)
 
 
-def results_so_far(store: Store, shards: Sequence[Shard], output: OutputSchema | None = None) -> pl.LazyFrame:
+def results_so_far(store: Store, shards: Sequence[Shard], output: Output | None = None) -> pl.LazyFrame:
     """All rows (RESULTS_SCHEMA) that came back for these shards.
 
     With an output schema, answers to it that came while another was declared are judged by it now; all of them, where
@@ -139,7 +138,7 @@ def _answers(store: Store, shard: Shard) -> pl.LazyFrame:
     return _results(store, [shard]).filter(pl.col("reason").is_null()).select("fingerprint", "wave", "answer", "judged")
 
 
-def asked_for(shard: Shard, output: OutputSchema) -> bool:
+def asked_for(shard: Shard, output: Output) -> bool:
     """Whether a shard asked for answers to this schema; one that does not say which was sent by an older release."""
     return shard.schema_digest in ("", output.digest)
 

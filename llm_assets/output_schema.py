@@ -43,6 +43,7 @@ PolarsDataType = pl.DataType | DataTypeClass  # what polars says that its own ne
 
 # Far above what a model can say in one answer; a text beyond is refused before it is parsed.
 ANSWER_CHARS_MAX = 2_000_000
+ANSWER_BYTES = 512
 FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 DEPTH_MAX = 10
 
@@ -163,6 +164,15 @@ class OutputSchema:
         except Exception as error:  # a validator of the user's model may raise anything
             return f"the model's own validation raised {type(error).__name__}"[:ERROR_CHARS_MAX]
         return self._unfit(answer) if self.foreign else None
+
+    @property
+    def answer_bytes(self) -> int:
+        """About how long an answer is: a guess, for who has to fit many into memory."""
+        return ANSWER_BYTES
+
+    def shown(self, text: str) -> dict[str, Any]:
+        """What a person sees of a validated answer."""
+        return dict(orjson.loads(text))
 
     def typed(self, answers: pl.Series) -> pl.DataFrame:
         """Validated answers (String, a JSON text or null a row) as the columns of `frame_schema`.

@@ -12,7 +12,6 @@ from datetime import timedelta
 from statistics import median
 from typing import Any
 
-import orjson
 import polars as pl
 
 from llm_assets.answers import judge
@@ -154,7 +153,7 @@ def _answered(platform: Platform, enrichment: Enrichment, document_id: str, text
     return Answered(
         document_id=document_id,
         text=text,
-        answer=orjson.loads(result.text) if result.reason is None and result.text else None,
+        answer=enrichment.output.shown(result.text) if result.reason is None and result.text else None,
         reason=result.reason or "",
         message=result.message,
         usage=usage,

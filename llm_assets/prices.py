@@ -25,6 +25,10 @@ _LISTED = {
 }
 
 
+# What the list knows in real time only: developers.openai.com/api/docs/pricing, "Embeddings", as of 2026-11.
+_NOT_LISTED = {("openai", "text-embedding-3-small"): 0.01, ("openai", "text-embedding-3-large"): 0.065}
+
+
 class PriceUnknown(ValueError):
     """No batch price is known for a model, or what was declared is none."""
 
@@ -71,6 +75,8 @@ def listed_price(provider: str, model: str, at: datetime) -> Price:
     except LookupError:
         raise PriceUnknown(f"the price list has no model {model!r} of {provider}") from None
     if batch == standard:  # so the list answers for what it does not know
+        if (provider, model) in _NOT_LISTED:
+            return Price((_rates({"input": _NOT_LISTED[provider, model]}),), _tiers(standard))
         raise PriceUnknown(f"the price list has no batch price for {model!r} of {provider}")
     return Price(_tiers(batch), _tiers(standard))
 

@@ -21,6 +21,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
 from llm_assets.evidence import UNSUPPORTED, unsupported
 from llm_assets.history import parts_of, requests_in_flight, results_so_far, standings_of
+from llm_assets.output_schema import ANSWER_BYTES
 from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, TEXT, FailureKind, Plan, Reason, Shard, ShardState, Spent
@@ -32,6 +33,7 @@ _ROOM_WAIT = timedelta(hours=1)
 _EVIDENCE_MIN = 20
 _HOPELESS = (FailureKind.PERMANENT, FailureKind.REPAIRABLE)
 _MERGED_ROWS = 50_000
+_ROWS_MIN = 2_000
 _PART_GROUP_ROWS = 5_000
 _TYPED_ROWS = 20_000
 _POSITION = "position"
@@ -85,8 +87,8 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
     in_flight = requests_in_flight(platform.store, shards)
     tally = _Tally()
     with platform.store.scratch() as folder:
-        parts = _Parts(folder)
-        for part in parts_of(plan.requests, platform.part_requests):
+        parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
+        for part in parts_of(plan.requests, _rows_of(enrichment, platform.part_requests)):
             wants = platform.store.scan(plan.path).with_row_index(_POSITION).filter(part)
             wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
             standings = standings_of(
@@ -207,8 +209,8 @@ class _Tally:
 class _Parts:
     """Both tables of a partition while they are made part by part, each part in the order of the documents."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, slice_rows: int) -> None:
+        self._folder, self._slice_rows = folder, slice_rows
         self._files: list[tuple[Path, Path]] = []
 
     def add(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
@@ -226,8 +228,8 @@ class _Parts:
             (enriched, failed), zip(*self._files, strict=True), (finished, _unchanged), strict=True
         ):
             schema = pl.scan_parquet(files[0]).drop(_POSITION).collect_schema()
-            slices = (last(piece).drop(_POSITION) for piece in merged(files, _POSITION, documents, _MERGED_ROWS))
-            write_slices(slices, schema, target, _MERGED_ROWS)
+            slices = (last(piece).drop(_POSITION) for piece in merged(files, _POSITION, documents, self._slice_rows))
+            write_slices(slices, schema, target, self._slice_rows)
 
 
 def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
@@ -239,6 +241,11 @@ def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Par
         parts.write(enriched, failed, plan.documents, partial(_flagged, platform, enrichment, plan))
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
+
+
+def _rows_of(enrichment: Enrichment, rows: int) -> int:
+    """How many rows take the memory of so many with answers of the usual length."""
+    return max(_ROWS_MIN, rows * ANSWER_BYTES // max(ANSWER_BYTES, enrichment.output.answer_bytes))
 
 
 def _unchanged(piece: pl.DataFrame) -> pl.DataFrame:

@@ -97,8 +97,8 @@ class Message:
 class Task:
     """What all requests of an enrichment have in common, in a provider's eyes.
 
-    `schema` is the JSON schema that the answer must obey (objects closed, all properties required);
-    `params` go into the request body as they are.
+    `schema` is the JSON schema that the answer must obey (objects closed, all properties required), or `dimensions`
+    what its vector has; `params` go into the request body as they are.
     """
 
     model_name: str
@@ -106,6 +106,7 @@ class Task:
     schema: Mapping[str, Any]
     schema_name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class Renderer:
         digest.update(rest)
         fingerprint = Fingerprint(digest.hexdigest())
         if fingerprint not in bodies:
-            amendment = self._amendments.get(fingerprint)
+            # To what makes vectors nothing else can be said.
+            amendment = None if self._dialect.embeds else self._amendments.get(fingerprint)
             bodies[fingerprint] = beginning + rest if amendment is None else self._amended(amendment, texts)
         return fingerprint, None, None
 

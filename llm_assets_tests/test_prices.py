@@ -92,8 +92,8 @@ def test_without_a_cache_all_input_costs_the_same() -> None:
         pytest.param("openai", "nonesuch", "the price list has no model 'nonesuch' of openai", id="no-such-model"),
         pytest.param(
             "openai",
-            "text-embedding-3-small",
-            "the price list has no batch price for 'text-embedding-3-small' of openai",
+            "text-embedding-ada-002",
+            "the price list has no batch price for 'text-embedding-ada-002' of openai",
             id="no-batch-price",
         ),
     ],
@@ -133,3 +133,10 @@ def test_what_is_no_price(declared: dict[str, Any], problem: str) -> None:
     with pytest.raises(PriceUnknown) as caught:
         declared_price(declared)
     assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize("model", ["text-embedding-3-small", "text-embedding-3-large"])
+def test_vectors_cost_half_in_a_batch_which_the_price_list_does_not_know(model: str) -> None:
+    price = listed_price("openai", model, NOW)
+    assert price.batch[0].input == pytest.approx(price.standard[0].input / 2)
+    assert price.batch[0].output == 0

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.components.resources import PlatformResource
+from llm_assets.embedding import EMBEDDING, Embedding
 from llm_assets.enrichment import Enrichment
 from llm_assets.evidence import UNSUPPORTED
 from llm_assets.platform import Platform
@@ -14,6 +15,7 @@ from llm_assets.records import DOCUMENT_ID
 
 def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.AssetChecksDefinition:
     """The checks of `<name>/enriched`; they run whenever it is published, and not before."""
+    is_embedding = isinstance(enrichment.output, Embedding)
 
     @dg.multi_asset_check(
         name=f"{enrichment.name}__checks",
@@ -28,6 +30,7 @@ def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.Asset
             ),
             dg.AssetCheckSpec("schema", asset=enriched, description="Every declared field is there, with its type."),
             *([_evidence_spec(enrichment, enriched)] if enrichment.evidence else []),
+            *([dg.AssetCheckSpec("vectors", asset=enriched, description=_VECTORS)] if is_embedding else []),
         ],
     )
     def checks(
@@ -42,6 +45,8 @@ def enrichment_checks(enrichment: Enrichment, enriched: dg.AssetKey) -> dg.Asset
             yield _schema(enrichment, enriched, answers)
             if enrichment.evidence:
                 yield _evidence(enriched, answers)
+            if is_embedding:
+                yield _vectors(enriched, answers)
 
     return checks
 
@@ -121,6 +126,33 @@ def _evidence(enriched: dg.AssetKey, answers: pl.LazyFrame) -> dg.AssetCheckResu
             "answers_with_unsupported_values": rows,
             "answers_not_looked_at": _rows(answers.filter(pl.col(UNSUPPORTED).is_null())),
             **{f"unsupported {path}": count for path, count in counts.items()},
+        },
+    )
+
+
+_VECTORS = "Vectors have about the length of one, and differ: of the first 10,000."
+_VECTORS_LOOKED_AT = 10_000
+_LENGTH_OFF_MAX = 0.01
+
+
+def _vectors(enriched: dg.AssetKey, answers: pl.LazyFrame) -> dg.AssetCheckResult:
+    """Whether vectors can be compared by their cosine; some servers send others, or one for all texts."""
+    vector = pl.col(EMBEDDING)
+    looked = answers.select(EMBEDDING, "fingerprint").head(_VECTORS_LOOKED_AT).collect()
+    lengths = looked.select((vector * vector).arr.sum().sqrt()).to_series()
+    neighbours = looked.select((vector * vector.shift(1)).arr.sum()).to_series()
+    distinct, texts = looked[EMBEDDING].cast(pl.List(pl.Float32)).hash().n_unique(), looked["fingerprint"].n_unique()
+    off = max((abs(length - 1) for length in (lengths.min(), lengths.max()) if isinstance(length, float)), default=0.0)
+    found = {"length_min": lengths.min(), "length_max": lengths.max(), "cosine_of_neighbours": neighbours.mean()}
+    return dg.AssetCheckResult(
+        check_name="vectors",
+        asset_key=enriched,
+        passed=off <= _LENGTH_OFF_MAX and (distinct > 1 or texts < 2),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "vectors": looked.height,
+            "distinct": distinct,
+            **{name: value for name, value in found.items() if isinstance(value, float)},
         },
     )
 

@@ -25,8 +25,9 @@ from llm_assets.components.metadata import (
 )
 from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_process
 from llm_assets.components.spending import Spending, spending_of
+from llm_assets.embedding import Embedding
 from llm_assets.enrichment import Enrichment as Declared
-from llm_assets.enrichment import enriched_schema, failed_schema
+from llm_assets.enrichment import Output, enriched_schema, failed_schema
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
 from llm_assets.planning import plan_partition
@@ -51,6 +52,12 @@ class Limits(dg.Model, dg.Resolvable):
     bytes: int | None = None
 
 
+class Vector(dg.Model, dg.Resolvable):
+    """An answer that is a vector: how many dimensions it has."""
+
+    dimensions: int
+
+
 class BudgetOfEnrichment(dg.Model, dg.Resolvable):
     """The most that may be spent, in US dollars: on a partition, and on what is sent in a day (UTC)."""
 
@@ -63,16 +70,18 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
 
     `prompt` names a file beside the declaration: turns under `system:`, `user:` and `assistant:` lines, in Jinja
     syntax, with the documents' columns as variables. The answer's form is `output` (fields with types, enums and
-    descriptions) or `output_class` (the import path of a Pydantic model).
+    descriptions), `output_class` (the import path of a Pydantic model) or `embedding` (a vector of the text, or of what
+    a prompt makes of it).
     """
 
     name: str
     documents: str
     provider: str
     model_name: str
-    prompt: str
+    prompt: str | None = None
     output: Mapping[str, Any] | None = None
     output_class: str | None = None
+    embedding: Vector | None = None
     max_tokens: int = 1024
     max_tokens_ceiling: int | None = None
     attempts: int = 3
@@ -118,9 +127,9 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             documents=self.documents,
             provider=self.provider,
             model_name=self.model_name,
-            prompt=_prompt(folder / self.prompt, source),
+            prompt=self._prompt(folder, source),
             output=self._output(source),
-            max_tokens=self.max_tokens,
+            max_tokens=1 if self.embedding else self.max_tokens,  # of a vector nothing is written
             max_tokens_ceiling=self.max_tokens_ceiling,
             attempts=self.attempts,
             endpoint=self.endpoint,
@@ -143,10 +152,23 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             source=source,
         )
 
-    def _output(self, source: str) -> OutputSchema:
-        if (self.output is None) == (self.output_class is None):
-            found = "both" if self.output else "neither"
-            raise DeclarationError(source, f"found {found} of `output` and `output_class`; declare one of them")
+    def _prompt(self, folder: Path, source: str) -> Prompt:
+        if self.prompt is not None:
+            return _read_prompt(folder / self.prompt, source)
+        if self.embedding is None:
+            raise DeclarationError(source, "no `prompt` is declared; name a file beside this one, such as prompt.md")
+        return Prompt.parse("user:\n{{ text }}", source)
+
+    def _output(self, source: str) -> Output:
+        forms = {"output": self.output, "output_class": self.output_class, "embedding": self.embedding}
+        found = [name for name, form in forms.items() if form is not None]
+        if len(found) != 1:
+            told = " and ".join(found) or "none"
+            raise DeclarationError(
+                source, f"found {told} of `output`, `output_class`, `embedding`; declare one of them"
+            )
+        if self.embedding is not None:
+            return Embedding(self.embedding.dimensions)
         if self.output_class is not None:
             return OutputSchema.from_class_path(self.output_class, source)
         return OutputSchema.from_fields(self.name, self.output or {}, source)
@@ -160,7 +182,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
         }
 
 
-def _prompt(path: Path, source: str) -> Prompt:
+def _read_prompt(path: Path, source: str) -> Prompt:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

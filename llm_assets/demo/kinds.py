@@ -12,6 +12,7 @@ class KindName(StrEnum):
     LABELS = "labels"
     EXTRACTION = "extraction"
     SUMMARIES = "summaries"
+    EMBEDDINGS = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,13 @@ KINDS = {
         shown=("minutes_summary",),
         partitions=("2026-11-01", "2026-11-02"),
         answer="summary",
+        model="scripted",
+    ),
+    KindName.EMBEDDINGS: Kind(
+        documents="reviews",
+        enrichments=("review_embeddings",),
+        partitions=("2026-11-01", "2026-11-02"),
+        answer="embedding",
         model="scripted",
     ),
 }

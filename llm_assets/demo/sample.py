@@ -115,10 +115,14 @@ def _answers(platform: Platform, kind: Kind, enrichment: str) -> pl.DataFrame:
     ).collect()
     if tables["answer"].dtype == pl.String:
         return tables
-    told = [
-        None if value is None else orjson.dumps(value, default=str).decode() for value in tables["answer"].to_list()
-    ]
+    told = [None if value is None else _told(value) for value in tables["answer"].to_list()]
     return tables.with_columns(pl.Series("answer", told, dtype=pl.String))
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], float):
+        return f"[{value[0]:.3f}, {value[1]:.3f}, … {len(value)} numbers]"
+    return orjson.dumps(value, default=str).decode()
 
 
 def _documents(platform: Platform, kind: Kind) -> pl.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -13,6 +12,7 @@ from llm_assets.emulator.cache import UNUSED, CacheUse, openai_use
 from llm_assets.emulator.models import Question, Reply
 from llm_assets.emulator.rows import SEPARATORS, Answer, Kind, Place, Problem
 from llm_assets.emulator.schemas import openai_check
+from llm_assets.emulator.vectors import dimensions_of, embedding_problem, encoded, vector_of
 
 INVALID = "invalid_request_error"
 RESPONSES, CHAT, EMBEDDINGS = "/v1/responses", "/v1/chat/completions", "/v1/embeddings"
@@ -20,7 +20,6 @@ ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS)
 _MODEL = re.compile(r"(ft:)?(gpt-|chatgpt-|o\d|text-embedding-)[\w.:-]*")
 _REASONING = re.compile(r"(ft:)?(gpt-[5-9]|o\d)")
 _NO_BOUND = 1 << 30
-_DIMENSIONS = 8
 _FAULTS = {
     "overloaded": Problem("server_error", "The engine is currently overloaded", 503, "server_is_overloaded"),
     "api_error": Problem("server_error", "The server had an error processing your request", 500, "server_error"),
@@ -67,7 +66,7 @@ class OpenAIRows:
             message = f"The model `{model}` does not exist or you do not have access to it."
             return Problem(INVALID, message, 404, "model_not_found", "model")
         if self.endpoint == EMBEDDINGS:
-            return _NO_QUESTION if content.get("input") else _missing("input")
+            return embedding_problem(content) or _NO_QUESTION
         return self._responses(content) if self.endpoint == RESPONSES else self._chat(content)
 
     def embedding(self, content: Mapping[str, Any]) -> Answer | None:
@@ -78,8 +77,8 @@ class OpenAIRows:
         if texts and isinstance(texts[0], int):
             texts = [texts]
         tokens = sum(len(str(text)) // 4 + 1 for text in texts)
-        dimensions = int(content.get("dimensions") or _DIMENSIONS)
-        return Answer(Reply("", tokens, 0, False), vector=[_vector(str(text), dimensions) for text in texts])
+        dimensions = content.get("dimensions") or dimensions_of(content["model"])
+        return Answer(Reply("", tokens, 0, False), vector=[vector_of(str(text), dimensions) for text in texts])
 
     def cache_use(self, place: Place, content: Mapping[str, Any]) -> CacheUse:
         """What a request has of the prompt cache: of its instructions."""
@@ -113,7 +112,7 @@ class OpenAIRows:
         """What the endpoint itself would reply."""
         model = f"{content['model']}+emulator-{place.marker}"
         if answer.vector is not None:
-            return _embeddings(model, answer)
+            return _embeddings(model, content, answer)
         return (_response_object if self.endpoint == RESPONSES else _completion)(place, model, content, answer)
 
     def _responses(self, content: Mapping[str, Any]) -> Question | Problem:
@@ -205,16 +204,6 @@ def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text") or "" for part in content or () if isinstance(part, dict))
-
-
-def _vector(text: str, dimensions: int) -> list[float]:
-    """Deterministic and of length one, as theirs are."""
-    raw = b"".join(
-        blake2b(text.encode(errors="replace"), salt=b"%d" % block).digest() for block in range(-(-dimensions // 64))
-    )
-    values = [byte - 127.5 for byte in raw[:dimensions]]
-    length = sum(value * value for value in values) ** 0.5
-    return [round(value / length, 6) for value in values]
 
 
 def _line(place: Place, response: dict[str, Any] | None, error: dict[str, Any] | None) -> bytes:
@@ -315,9 +304,11 @@ def _usage(answer: Answer, read: str, wrote: str) -> dict[str, Any]:
     }
 
 
-def _embeddings(model: str, answer: Answer) -> dict[str, Any]:
+def _embeddings(model: str, content: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+    vectors = answer.vector or ()
     data = [
-        {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(answer.vector or ())
+        {"object": "embedding", "index": index, "embedding": encoded(vector, content.get("encoding_format"))}
+        for index, vector in enumerate(vectors)
     ]
     tokens = answer.reply.input_tokens
     return {"object": "list", "data": data, "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}

@@ -175,6 +175,8 @@ def _after(dialect: RowDialect, place: Place, content: Mapping[str, Any], answer
 def spoiled(answer: Answer, hit: Hit) -> Answer:
     """What a fault makes of an answer."""
     reply, fault = answer.reply, hit.fault
+    if answer.vector is not None:
+        return replace(answer, vector=[_spoiled_vector(vector, fault) for vector in answer.vector])
     if fault == "truncated":
         half = reply.text[: max(1, len(reply.text) // 2)]
         return replace(answer, reply=replace(reply, text=half, truncated=True))
@@ -189,6 +191,13 @@ def spoiled(answer: Answer, hit: Hit) -> Answer:
     if fault == "u2028":
         return _with_separators(answer)
     return replace(answer, how=fault) if fault in _IN_ENVELOPE else answer
+
+
+def _spoiled_vector(vector: list[float], fault: str) -> list[float]:
+    """A vector that is none: too short, or of zeros."""
+    if fault in ("truncated", "schema_violation"):
+        return vector[:-1]
+    return [0.0] * len(vector) if fault == "invalid_json" else vector
 
 
 def _with_separators(answer: Answer) -> Answer:

@@ -30,6 +30,7 @@ class Dialect(Protocol):
     limits: ShardLimits
     shard_format: ShardFormat
     list_page_size: int
+    embeds: bool  # whether its answers are vectors
     carries_stamp: bool  # whether a batch gives back the submission key it was created with
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ class AnthropicDialect:
     limits = ShardLimits(requests=100_000, bytes=255_000_000)
     shard_format = ShardFormat(header=b'{"requests":[\n', separator=b",\n", footer=b"\n]}", suffix=".json")
     list_page_size = 1000
+    embeds = False
     carries_stamp = False
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """OpenAI's Batch API: a file goes up, a batch refers to it, one or two files come down, metadata is a stamp.
 
-Two endpoints, told apart where requests are written; results are told apart by their shape, as servers that
+Three endpoints, told apart where requests are written; results are told apart by their shape, as servers that
 speak OpenAI's language do not all send back what they were asked at.
 """
 
@@ -12,20 +12,22 @@ from typing import Any
 
 from llm_assets.providers import Client, Credentials, Dialect, Provider
 from llm_assets.providers.bodies import Json, PerTask, split_system, with_params
-from llm_assets.providers.openai_results import REASONS, read_completion, read_response
+from llm_assets.providers.openai_results import REASONS, read_completion, read_embedding, read_response
 from llm_assets.providers.schemas import FORMATS, KEYWORDS, Node, Subset, nodes, object_depth, problems, resolved
 from llm_assets.records import Message, Reason, Result, ShardFormat, ShardLimits, Task
 
 NAME = "openai"
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
-ENDPOINTS = (RESPONSES, CHAT)
+EMBEDDINGS = "/v1/embeddings"
+ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS)
 
 
 # Set by every request, or meaningless in a batch.
 _RESERVED = {
     RESPONSES: frozenset({"model", "input", "instructions", "max_output_tokens", "stream", "background"}),
     CHAT: frozenset({"model", "messages", "max_completion_tokens", "max_tokens", "stream", "n"}),
+    EMBEDDINGS: frozenset({"model", "input", "encoding_format", "dimensions"}),
 }
 
 # developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas", as profiled in 2026-02 at
@@ -52,12 +54,15 @@ class OpenAIDialect:
 
     def __init__(self, endpoint: str = RESPONSES) -> None:
         self.endpoint = endpoint
+        self.embeds = endpoint == EMBEDDINGS
         self._line = f'","method":"POST","url":"{endpoint}","body":'.encode()
-        self._read = read_response if endpoint == RESPONSES else read_completion
-        self._constant = PerTask(_responses_constant if endpoint == RESPONSES else _chat_constant)
+        self._read, constant = _ENDPOINTS[endpoint]
+        self._constant = PerTask(constant)
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:
         """Why strict mode cannot enforce this schema: found, where, what to write instead."""
+        if self.embeds:
+            return []
         return [*problems(schema, _SUBSET), *_own_problems(schema)]
 
     def body(self, task: Task, messages: Sequence[Message]) -> dict[str, Any]:
@@ -67,6 +72,10 @@ class OpenAIDialect:
         """
         constant = self._constant(task)
         system, turns = split_system(messages)
+        if self.embeds:
+            if system or len(turns) != 1:
+                raise ValueError("a vector is made of one text: write the prompt as one user message, without others")
+            return constant | {"input": turns[0]["content"]}
         if self.endpoint == CHAT:
             first = [{"role": "system", "content": system}] if system else []
             return constant | {"messages": first + turns}
@@ -116,6 +125,20 @@ def _chat_constant(task: Task) -> Json:
         "response_format": {"type": "json_schema", "json_schema": _format(task)},
     }
     return with_params(ours, task.params, reserved=_RESERVED[CHAT])
+
+
+def _embeddings_constant(task: Task) -> Json:
+    """The part of a body for /v1/embeddings that does not depend on the document."""
+    ours: Json = {"model": task.model_name, "dimensions": task.dimensions, "encoding_format": "base64"}
+    return with_params(ours, task.params, reserved=_RESERVED[EMBEDDINGS])
+
+
+# How results of an endpoint are read, and what its requests have in common.
+_ENDPOINTS = {
+    RESPONSES: (read_response, _responses_constant),
+    CHAT: (read_completion, _chat_constant),
+    EMBEDDINGS: (read_embedding, _embeddings_constant),
+}
 
 
 def _own_problems(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Result lines of OpenAI's Batch API → neutral terms, for both endpoints.
+"""Result lines of OpenAI's Batch API → neutral terms, for all endpoints.
 
 Nearly all lines are ordinary: answered, complete, of the documented shape. These are decoded as types, several times as
 fast as by looking at each field; every other line is read by `read`, which takes nothing for granted.
@@ -6,6 +6,8 @@ fast as by looking at each field; every other line is read by `read`, which take
 
 from __future__ import annotations
 
+from array import array
+from base64 import b64encode
 from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
@@ -123,6 +125,20 @@ class _Completion(Wire):
     usage: _ChatUsage
 
 
+class _Vector(Wire):
+    embedding: str
+
+
+class _VectorUsage(Wire):
+    prompt_tokens: _Count
+
+
+class _Vectors(Wire):
+    model: str
+    data: Annotated[list[_Vector], msgspec.Meta(min_length=1, max_length=1)]
+    usage: _VectorUsage
+
+
 Body = TypeVar("Body")
 
 
@@ -138,6 +154,7 @@ class _Ordinary(Wire, Generic[Body]):
 
 _RESPONSES = msgspec.json.Decoder(_Ordinary[_Response])
 _COMPLETIONS = msgspec.json.Decoder(_Ordinary[_Completion])
+_EMBEDDINGS = msgspec.json.Decoder(_Ordinary[_Vectors])
 _NO_DETAILS = _Details()
 
 
@@ -174,6 +191,17 @@ def read_completion(line: bytes) -> Result:
     )
 
 
+def read_embedding(line: bytes) -> Result:
+    """As `read`, for results of /v1/embeddings: the text of an answer is its vector, in base64."""
+    row = ordinary(_EMBEDDINGS, line)
+    if row is None:
+        return read(line)
+    body = row.response.body
+    return Result(
+        row.custom_id, text=body.data[0].embedding, model=body.model, usage=Usage(body.usage.prompt_tokens, 0)
+    )
+
+
 def read(line: bytes) -> Result:
     """A line, whatever it says, in neutral terms. Raises ValueError when it is no JSON object with a custom_id.
 
@@ -190,6 +218,8 @@ def read(line: bytes) -> Result:
         return _chat(custom_id, body)
     if status != 0 and "output" in body:
         return _response(custom_id, body)
+    if status != 0 and "data" in body:
+        return _embedded(custom_id, body)
     return _refused(custom_id, status, mapping(body.get("error")) or mapping(row.get("error")))
 
 
@@ -270,6 +300,18 @@ def _chat(custom_id: str, body: Json) -> Result:
     stop = finish if finish in ("length", "content_filter") else ""
     answer, refusal = _content(message.get("content")), text(message.get("refusal"))
     return _answered(custom_id, body, answer, refusal, stop, "")
+
+
+def _embedded(custom_id: str, body: Json) -> Result:
+    """A body of /v1/embeddings with status 200; some servers know no base64 and send numbers."""
+    vectors = items(body.get("data"))
+    vector = vectors[0].get("embedding") if len(vectors) == 1 else None
+    if isinstance(vector, list):
+        try:
+            vector = b64encode(array("f", vector).tobytes()).decode()
+        except (TypeError, OverflowError):
+            vector = None
+    return _answered(custom_id, body, vector if isinstance(vector, str) else None, "", "", "")
 
 
 def _content(content: object) -> str | None:

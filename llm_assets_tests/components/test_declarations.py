@@ -82,8 +82,11 @@ CASES = [
     pytest.param(ENRICHMENT, DOCUMENTS, "{{ prodct }}", "prodct", id="variable-that-no-column-has"),
     pytest.param(ENRICHMENT, DOCUMENTS, "{{ text ", "prompt.md", id="prompt-that-does-not-parse"),
     pytest.param(ENRICHMENT, DOCUMENTS | {"columns": {}}, PROMPT, "product", id="undeclared-column"),
-    pytest.param(ENRICHMENT | {"output": None}, DOCUMENTS, PROMPT, "found neither of", id="no-output"),
-    pytest.param(ENRICHMENT | {"output_class": "a:B"}, DOCUMENTS, PROMPT, "found both of", id="two-outputs"),
+    pytest.param(ENRICHMENT | {"output": None}, DOCUMENTS, PROMPT, "found none of", id="no-output"),
+    pytest.param(
+        ENRICHMENT | {"output_class": "a:B"}, DOCUMENTS, PROMPT, "found output and output_class of", id="two-outputs"
+    ),
+    pytest.param(ENRICHMENT | {"prompt": None}, DOCUMENTS, PROMPT, "no `prompt` is declared", id="no-prompt"),
     pytest.param(ENRICHMENT | {"output": {"t": "strng"}}, DOCUMENTS, PROMPT, "strng", id="unknown-type"),
     pytest.param(ENRICHMENT | {"keep": ["price"]}, DOCUMENTS, PROMPT, "price", id="kept-column-that-is-not-there"),
     pytest.param(ENRICHMENT | {"max_tokens": 0}, DOCUMENTS, PROMPT, "max_tokens", id="no-room"),

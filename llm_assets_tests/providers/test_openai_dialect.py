@@ -137,8 +137,8 @@ def test_params_that_clash_are_refused(task: Task, endpoint: str, params: dict[s
 
 
 def test_an_endpoint_that_is_not_supported_names_those_that_are() -> None:
-    with pytest.raises(ValueError, match=r"/v1/embeddings is not supported; use one of /v1/responses, /v1/chat"):
-        get_provider("openai", "/v1/embeddings")
+    with pytest.raises(ValueError, match=r"/v1/moderations is not supported; use one of /v1/responses, /v1/chat"):
+        get_provider("openai", "/v1/moderations")
 
 
 @pytest.mark.parametrize(
