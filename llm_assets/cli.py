@@ -264,6 +264,18 @@ def emulator(
 
 
 @app.command()
+def accept(
+    name: Annotated[str, typer.Argument(help="The evaluation's name.")],
+) -> None:
+    """Make an evaluation's latest comparison the one that later ones are held against."""
+    with _errors_exit(_MISUSED), _platform() as platform:
+        from llm_assets.components.evaluation import accept as do_accept  # loads Dagster: two seconds
+
+        rows = do_accept(platform, name)
+    _console().print(f"{name}: {rows:,} answers are accepted; `no_worse` compares with them from now on.")
+
+
+@app.command()
 def demo(
     stay: Annotated[
         bool, typer.Option("--stay", help="Keep everything up afterwards, and go on with what is there.")
@@ -477,6 +489,8 @@ def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> 
     out.print(
         f"\nAll answers are the emulator's ({shown.model}), not a provider's: judge nothing by them.", style="yellow"
     )
+    if shown.page is not None:
+        out.print(f"Compared, with pictures, in {shown.page}", style="bold", soft_wrap=True)
     out.print(
         f"Done in {console.duration(seconds)}; tables, ledger and logs lie in {shown.options.folder}", soft_wrap=True
     )

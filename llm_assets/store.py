@@ -8,6 +8,7 @@
     enrichments/<name>/batches/<partition>/wave-01/<key>.<collector>.results.parquet
     enrichments/<name>/enriched/<partition>.parquet
     enrichments/<name>/failed/<partition>.parquet
+    evaluations/<name>/answers.parquet, scores.parquet, comparison.html, accepted.parquet
     spending/<day>.parquet
 
 Every file is plain Parquet (zstd) or JSON and can be read without this project. What a path means is known here
@@ -57,6 +58,10 @@ class Store:
     def failed(self, enrichment: str, partition: str) -> str:
         """The table of failures of a partition."""
         return f"enrichments/{enrichment}/failed/{_segment(partition)}.parquet"
+
+    def evaluation(self, name: str, file: str) -> str:
+        """One of an evaluation's files."""
+        return f"evaluations/{_segment(name)}/{file}"
 
     def spending(self, day: str) -> str:
         """The table of what was spent on a day."""

@@ -4,6 +4,15 @@ from llm_assets.components.completion import BatchCompletion
 from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.documents import Documents
 from llm_assets.components.enrichment import Enrichment, enrichment_definitions
+from llm_assets.components.evaluation import Evaluation
 from llm_assets.components.spending import Spending
 
-__all__ = ["BatchCompletion", "DerivedDocuments", "Documents", "Enrichment", "Spending", "enrichment_definitions"]
+__all__ = [
+    "BatchCompletion",
+    "DerivedDocuments",
+    "Documents",
+    "Enrichment",
+    "Evaluation",
+    "Spending",
+    "enrichment_definitions",
+]

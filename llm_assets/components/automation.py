@@ -17,6 +17,12 @@ def following() -> dg.AutomationCondition[Any]:
     return (updated & ready & ~dg.AutomationCondition.in_progress()).with_label("following")
 
 
+def following_all() -> dg.AutomationCondition[Any]:
+    """Materialized when any partition of what it is made of was, and none of them is under way."""
+    idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
+    return (dg.AutomationCondition.any_deps_updated().since_last_handled() & idle).with_label("following all")
+
+
 def following_sensor(every_seconds: int) -> dg.AutomationConditionSensorDefinition:
     """The sensor that looks after all assets that follow others; on, unless somebody switches it off."""
     return dg.AutomationConditionSensorDefinition(

@@ -15,6 +15,7 @@ import dagster as dg
 from llm_assets.components.automation import following_sensor
 from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
+from llm_assets.components.evaluation import Evaluation
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.platform import Platform, is_dead
 from llm_assets.polling import Poll, poll
@@ -39,7 +40,9 @@ class BatchCompletion(dg.Component, dg.Model, dg.Resolvable):
         """The sensor `batch_completion`, for all enrichments of this project, and one for what follows them."""
         names = [enrichment.name for enrichment in context.component_tree.get_all_components(Enrichment)]
         sensors: list[dg.SensorDefinition] = [completion_sensor(names, self.every_seconds)] if names else []
-        if context.component_tree.get_all_components(DerivedDocuments):
+        tree = context.component_tree
+        follows: list[type[dg.Component]] = [DerivedDocuments, Evaluation]
+        if any(tree.get_all_components(kind) for kind in follows):
             sensors.append(following_sensor(self.every_seconds))
         return dg.Definitions(sensors=sensors)
 

@@ -147,9 +147,14 @@ def odd_results(progress: Progress) -> dict[str, int]:
     return {name: number for name, number in found.items() if number}
 
 
+def is_emulated(batch_id: str | None) -> bool:
+    """Whether a batch was the emulator's and not a vendor's."""
+    return _EMULATOR in (batch_id or "")
+
+
 def emulator_mark(shards: Sequence[Shard]) -> Metadata:
-    """Says so when any of the batches was the emulator's and not a vendor's."""
-    if any(_EMULATOR in (shard.batch_id or "") for shard in shards):
+    """Says so when any of the batches was the emulator's."""
+    if any(is_emulated(shard.batch_id) for shard in shards):
         return {"emulator": "These answers come from the local emulator, not from the provider."}
     return {}
 

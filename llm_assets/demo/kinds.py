@@ -13,6 +13,7 @@ class KindName(StrEnum):
     EXTRACTION = "extraction"
     SUMMARIES = "summaries"
     EMBEDDINGS = "embeddings"
+    EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Kind:
     `answer` is the output field that is shown beside a document. `label` is the documents' column in which a person
     said what it should be; without one no accuracy is told. `following` are the enrichments whose documents are made of
     the others' answers: nobody launches them. Answers of those in `shown` (none: all) stand beside the documents.
-    `model` is what answers such questions best.
+    `model` is what answers such questions best. An `evaluation` compares them in the end.
     """
 
     documents: str
@@ -33,6 +34,7 @@ class Kind:
     following: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     model: str = "smollm2"
+    evaluation: str = ""
 
     @property
     def all_enrichments(self) -> tuple[str, ...]:
@@ -72,5 +74,13 @@ KINDS = {
         partitions=("2026-11-01", "2026-11-02"),
         answer="embedding",
         model="scripted",
+    ),
+    KindName.EVALUATION: Kind(
+        documents="reviews",
+        enrichments=("review_sentiment", "review_sentiment_openai", "review_sentiment_zero_shot"),
+        partitions=LABELS.partitions,
+        answer="sentiment",
+        label="label",
+        evaluation="sentiment_evaluation",
     ),
 }

@@ -139,7 +139,7 @@ class Demo:
             while True:
                 found = statuses(platform)
                 yield found
-                if self._all_published(found):
+                if self._all_published(found) and self._is_compared(platform):
                     return
                 self.check()
                 runs = self.webserver.runs(self._started)
@@ -164,6 +164,12 @@ class Demo:
                         f"not everything was published within {now - started:.0f} s; {self._where_to_look()}"
                     )
                 time.sleep(1)  # the ledger tells nobody that it has changed
+
+    @property
+    def page(self) -> Path | None:
+        """The comparison of the kind's evaluation, if it has one."""
+        name = self.options.kind.evaluation
+        return self.options.folder / "store" / "evaluations" / name / "comparison.html" if name else None
 
     def report(self) -> Report:
         """What came of the kind's partitions."""
@@ -247,6 +253,14 @@ class Demo:
         kind = self.options.kind
         done = {(status.enrichment, status.partition) for status in found if status.published_at is not None}
         return done >= {(name, partition) for name in kind.all_enrichments for partition in kind.partitions}
+
+    def _is_compared(self, platform: Platform) -> bool:
+        """Whether the kind's evaluation, if it has one, has seen all partitions."""
+        kind, store = self.options.kind, platform.store
+        path = store.evaluation(kind.evaluation, "answers.parquet") if kind.evaluation else ""
+        if not path:
+            return True
+        return store.exists(path) and set(store.scan(path).collect()["partition"]) >= set(kind.partitions)
 
     def _failure(self, run: Run) -> str:
         """What a reader should know of a failed run."""

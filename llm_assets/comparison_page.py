@@ -1,0 +1,106 @@
+"""Scores → a page that explains itself: a table, cost against quality, what was taken for what. Pure.
+
+One HTML file without anything from a network. Pictures are Altair's, which the extra `evaluation` installs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+import altair as alt
+import minijinja
+import polars as pl
+
+from llm_assets.evaluation import CONFIDENCE, FAILED, Scores
+
+_TEMPLATE = "comparison.html"
+_WIDTH = 640
+
+
+def comparison_page(name: str, scores: Scores, *, documents: str, partitions: int, at: datetime, emulated: bool) -> str:
+    """The page, as HTML."""
+    template = (files(__package__) / _TEMPLATE).read_text(encoding="utf-8")
+    environment = minijinja.Environment(templates={_TEMPLATE: template})
+    return environment.render_template(
+        _TEMPLATE,
+        name=name,
+        documents=documents,
+        partitions=partitions,
+        at=f"{at:%Y-%m-%d %H:%M} UTC",
+        emulated=emulated,
+        confidence=f"{CONFIDENCE:.0%}",
+        cells=scores.cells.sort("accuracy", descending=True).to_dicts(),
+        pairs=scores.pairs.to_dicts(),
+        verdict=verdict(scores),
+        charts=charts(scores).to_html(inline=True, fullhtml=False, embed_options={"actions": False}),
+    )
+
+
+def verdict(scores: Scores) -> str:
+    """What the evaluation says in one sentence or two."""
+    cells = scores.cells.sort("accuracy", descending=True)
+    if cells.height == 1:
+        return f"{cells['cell'][0]} answers {cells['accuracy'][0]:.1%} as labelled."
+    best = cells["cell"][0]
+    beaten = [
+        pair["other"] if pair["cell"] == best else pair["cell"]
+        for pair in scores.significant().iter_rows(named=True)
+        if best in (pair["cell"], pair["other"])
+    ]
+    level = [cell for cell in cells["cell"][1:] if cell not in beaten]
+    told = [f"{best} answers most as labelled ({cells['accuracy'][0]:.1%})"]
+    if beaten:
+        told.append(f"significantly more than {_listed(beaten)}")
+    if level:
+        told.append(f"but that it is better than {_listed(level)} may be chance" if beaten else "which may be chance")
+    return ", ".join(told) + "."
+
+
+def charts(scores: Scores) -> Any:
+    """Cost against quality, and a matrix of labels and answers for each cell."""
+    return alt.vconcat(cost_quality(scores.cells), _confusion(scores.confusion)).resolve_scale(color="independent")
+
+
+def cost_quality(cells: pl.DataFrame) -> Any:
+    """Accuracy over dollars with its interval; the line joins what nothing else beats at both."""
+    cost = alt.X("usd_per_1000:Q", title="US dollars a thousand documents").scale(zero=False, padding=30)
+    right = alt.Y("accuracy:Q", title="accuracy").scale(zero=False).axis(format=".0%")
+    colour = alt.Color("cell:N", title=None).legend(orient="bottom", labelLimit=400)
+    base = alt.Chart(cells)
+    interval = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
+        cost, alt.Y("accuracy_low:Q", title="accuracy"), alt.Y2("accuracy_high:Q"), colour
+    )
+    front = alt.Chart(cells.filter("on_front")).mark_line(strokeDash=[5, 4], color="#888").encode(cost, right)
+    points = base.mark_point(size=110, filled=True, opacity=1).encode(
+        cost,
+        right,
+        colour,
+        tooltip=[
+            alt.Tooltip("cell:N"),
+            alt.Tooltip("accuracy:Q", format=".1%"),
+            alt.Tooltip("macro_f1:Q", format=".3f"),
+            alt.Tooltip("usd_per_1000:Q", format="$.4f"),
+        ],
+    )
+    title = alt.TitleParams("Cost and quality", subtitle="the dashed line: nothing else is both cheaper and better")
+    return alt.layer(front, interval, points).properties(width=_WIDTH, height=280, title=title)
+
+
+def _confusion(confusion: pl.DataFrame) -> Any:
+    shares = confusion.with_columns(share=pl.col("count") / pl.col("count").sum().over("cell", "label"))
+    order = [*sorted(set(confusion["answer"]) - {FAILED}), FAILED]
+    base = alt.Chart(shares).encode(
+        alt.X("answer:N", title="answer", sort=order).axis(labelAngle=0), alt.Y("label:N", title="label")
+    )
+    color = alt.Color("share:Q", title="share of the label").scale(scheme="blues", domain=[0, 1]).legend(format=".0%")
+    numbers = base.mark_text().encode(
+        alt.Text("count:Q"), color=alt.condition("datum.share > 0.55", alt.value("white"), alt.value("#222"))
+    )
+    layered = alt.layer(base.mark_rect().encode(color), numbers).properties(width=210, height=130)
+    return layered.facet(facet=alt.Facet("cell:N", title=None), columns=3, title="What was taken for what")
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

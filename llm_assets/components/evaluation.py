@@ -1,0 +1,270 @@
+"""The component `Evaluation`: enrichments that answer the same labelled documents, compared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from llm_assets.components.automation import following_all
+from llm_assets.components.documents import declared_in, find_documents
+from llm_assets.components.enrichment import Enrichment, asset_key
+from llm_assets.components.metadata import Metadata, is_emulated
+from llm_assets.components.resources import PlatformResource, tag_process
+from llm_assets.errors import DeclarationError, LLMAssetsError
+from llm_assets.platform import Platform
+from llm_assets.records import DOCUMENT_ID
+
+EVALUATION_TAG = "llm_assets/evaluation"
+_TOKENS = ("input_tokens", "output_tokens")
+
+
+class CellOf(dg.Model, dg.Resolvable):
+    """An enrichment that is compared, and what the comparison calls it."""
+
+    enrichment: str
+    title: str | None = None
+
+
+class Evaluation(dg.Component, dg.Model, dg.Resolvable):
+    """Compares enrichments by how often the field `answer` says what a person put into the documents' column `label`.
+
+    `cells` are enrichments of the same `documents` that keep that column; documents without a label are left out. All
+    partitions count that every cell has published.
+    """
+
+    name: str
+    documents: str
+    label: str
+    answer: str
+    cells: Sequence[CellOf]
+    description: str | None = None
+    owners: Sequence[str] = ()
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The asset `<name>/comparison` and its check, against the enrichments and documents that are declared."""
+        source = str(declared_in(context) / "defs.yaml")
+        columns = find_documents(context, self.documents, source).schema
+        there = {found.name: found for found in context.component_tree.get_all_components(Enrichment)}
+        problems = list(self._problems(columns, there, source))
+        if len(problems) == 1:
+            raise DeclarationError(source, problems[0])
+        if problems:
+            listed = "".join(f"\n  - {problem}" for problem in problems)
+            raise DeclarationError(source, f"{len(problems)} problems{listed}")
+        cells = {cell.title or cell.enrichment: cell.enrichment for cell in self.cells}
+        compared = Compared(self.name, self.documents, self.label, self.answer, cells)
+        return evaluation_definitions(compared, self.description, self.owners)
+
+    def _problems(
+        self, columns: Mapping[str, pl.DataType], there: Mapping[str, Enrichment], source: str
+    ) -> Iterator[str]:
+        if not self.cells:
+            yield "no cells are declared; name the enrichments that are to be compared"
+        if self.label not in columns:
+            yield f"label names the column {self.label!r}, but {self.documents} has {', '.join(columns)}"
+        titles = [cell.title or cell.enrichment for cell in self.cells]
+        for title in sorted({title for title in titles if titles.count(title) > 1}):
+            yield f"two cells are called {title!r}; give them titles of their own"
+        for cell in self.cells:
+            if cell.enrichment not in there:
+                names = ", ".join(sorted(there)) or "none"
+                yield f"the enrichment {cell.enrichment!r} is not declared; there are: {names}"
+                continue
+            enrichment = there[cell.enrichment]
+            if enrichment.documents != self.documents:
+                yield f"{cell.enrichment} is about {enrichment.documents}, not about {self.documents}"
+            elif self.label not in enrichment.keep:
+                yield f"{cell.enrichment} does not keep the label; write `keep: [{self.label}]` there"
+            elif self.answer not in (fields := enrichment.tables(columns, source)["enriched"]):
+                yield f"answer names {self.answer!r}, but {cell.enrichment} answers with {', '.join(fields)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What an evaluation compares: enrichments by the titles of their cells."""
+
+    name: str
+    documents: str
+    label: str
+    answer: str
+    cells: Mapping[str, str]
+
+
+def evaluation_definitions(
+    compared: Compared, description: str | None = None, owners: Sequence[str] = ()
+) -> dg.Definitions:
+    """The asset `<name>/comparison` with its check. It follows the enrichments by itself."""
+    key = dg.AssetKey([compared.name, "comparison"])
+    tables = [asset_key(name, table) for name in compared.cells.values() for table in ("enriched", "failed")]
+
+    @dg.asset(
+        key=key,
+        deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
+        automation_condition=following_all(),
+        description=description or f"How often {', '.join(compared.cells)} say what `{compared.label}` says.",
+        kinds={"parquet", "altair"},
+        group_name=compared.name,
+        owners=owners,
+        tags={EVALUATION_TAG: compared.name},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "no_worse", asset=key, description="No cell is worse than in the comparison that was accepted last."
+            )
+        ],
+    )
+    def comparison(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        tag_process(context)
+        with platform.platform() as opened:
+            yield _compared(opened, compared)
+
+    return dg.Definitions(assets=[comparison])
+
+
+def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[None]:
+    try:
+        from llm_assets.comparison_page import comparison_page, verdict
+        from llm_assets.evaluation import score, worse
+    except ImportError as error:
+        raise LLMAssetsError(
+            f"comparing needs {error.name}, which is not installed; pip install 'llm-assets[evaluation]'"
+        ) from error
+    store = platform.store
+    partitions = _published_by_all(platform, compared)
+    answers = _answers(platform, compared, partitions)
+    if answers.is_empty():
+        raise LLMAssetsError(
+            f"{compared.name}: nothing to compare yet: {len(partitions)} partitions are published by all of "
+            f"{', '.join(compared.cells.values())}, and no document in them has a {compared.label}"
+        )
+    scores = score(answers, {title: _hours(platform, name) for title, name in compared.cells.items()})
+    emulated = any(is_emulated(shard.batch_id) for shard in _shards(platform, compared))
+    page = comparison_page(
+        compared.name,
+        scores,
+        documents=compared.documents,
+        partitions=len(partitions),
+        at=platform.clock(),
+        emulated=emulated,
+    )
+    store.write(store.evaluation(compared.name, "answers.parquet"), answers)
+    store.write(store.evaluation(compared.name, "scores.parquet"), scores.cells)
+    with store.writing(store.evaluation(compared.name, "comparison.html")) as file:
+        file.write_text(page, encoding="utf-8")
+    accepted = store.evaluation(compared.name, "accepted.parquet")
+    since = worse(answers, store.scan(accepted).collect()) if store.exists(accepted) else None
+    metadata: Metadata = {
+        "verdict": verdict(scores),
+        "scores": _scores_table(scores.cells),
+        "page": dg.MetadataValue.path(str(store.local(store.evaluation(compared.name, "comparison.html")))),
+        "dagster/row_count": answers.height,
+        "documents": int(scores.cells["documents"][0]),
+        "partitions": len(partitions),
+        "significant_differences": scores.significant().height,
+        **{f"accuracy {row['cell']}": row["accuracy"] for row in scores.cells.iter_rows(named=True)},
+        **{f"usd_per_1000 {row['cell']}": row["usd_per_1000"] for row in scores.cells.iter_rows(named=True)},
+        "confusion": _confusion_table(scores.confusion),
+    }
+    if emulated:
+        metadata["emulator"] = "These answers come from the local emulator, not from the providers."
+    return dg.MaterializeResult(metadata=metadata, check_results=[_no_worse(since)])
+
+
+def _published_by_all(platform: Platform, compared: Compared) -> list[str]:
+    """The partitions that every cell has published."""
+    found = [
+        {plan.partition for plan in platform.ledger.plans(name) if plan.published_at is not None}
+        for name in compared.cells.values()
+    ]
+    return sorted(set.intersection(*found)) if found else []
+
+
+def _answers(platform: Platform, compared: Compared, partitions: Sequence[str]) -> pl.DataFrame:
+    """evaluation.ANSWERS_SCHEMA: the labelled documents that all cells have, as the same rows for each."""
+    tables = [
+        _cell(platform, compared, title, name, partition)
+        for title, name in compared.cells.items()
+        for partition in partitions
+    ]
+    if not tables:
+        return pl.DataFrame()
+    rows = pl.concat(tables).filter(pl.col("label").fill_null("") != "").collect()
+    by_all = pl.len().over("partition", DOCUMENT_ID, "label") == len(compared.cells)
+    return rows.filter(by_all)
+
+
+def _cell(platform: Platform, compared: Compared, title: str, name: str, partition: str) -> pl.LazyFrame:
+    store = platform.store
+    label = pl.col(compared.label).cast(pl.String).alias("label")
+    said = pl.col(compared.answer).cast(pl.String).alias("answer")
+    first = (pl.lit(partition).alias("partition"), DOCUMENT_ID, pl.lit(title).alias("cell"), label)
+    answered = store.scan(store.enriched(name, partition)).select(*first, said, "cost_usd", *_TOKENS)
+    lost = pl.lit(None, pl.String).alias("answer")
+    failed = store.scan(store.failed(name, partition)).select(*first, lost, "cost_usd", *_TOKENS)
+    return pl.concat([answered, failed])
+
+
+def _shards(platform: Platform, compared: Compared) -> Iterator[Any]:
+    for name in compared.cells.values():
+        for plan in platform.ledger.plans(name):
+            yield from platform.ledger.shards(name, plan.partition)
+
+
+def _hours(platform: Platform, enrichment: str) -> float | None:
+    """How long a batch took from its submission to its end, as a median."""
+    took = [
+        (shard.ended_at - shard.submitted_at).total_seconds() / 3600
+        for plan in platform.ledger.plans(enrichment)
+        for shard in platform.ledger.shards(enrichment, plan.partition)
+        if shard.ended_at and shard.submitted_at
+    ]
+    return median(took) if took else None
+
+
+def _no_worse(since: pl.DataFrame | None) -> dg.AssetCheckResult:
+    if since is None:
+        note = "nothing is accepted yet; `llm-assets accept` makes a comparison the one that others are held against"
+        return dg.AssetCheckResult(check_name="no_worse", passed=True, metadata={"note": note})
+    fell = since.filter("is_worse")
+    return dg.AssetCheckResult(
+        check_name="no_worse",
+        passed=fell.is_empty(),
+        metadata={
+            "cells_that_are_worse": ", ".join(fell["cell"]) or "none",
+            **{
+                f"{row['cell']}": f"{row['accepted_accuracy']:.1%} → {row['accuracy']:.1%} of {row['documents']:,} "
+                f"documents (p = {row['p_value']:.4f})"
+                for row in since.iter_rows(named=True)
+            },
+        },
+    )
+
+
+def _scores_table(cells: pl.DataFrame) -> dg.MetadataValue:
+    head = "| cell | accuracy | interval | macro F1 | failed | $ / 1,000 |\n|---|---:|---:|---:|---:|---:|\n"
+    rows = (
+        f"| {row['cell']} | {row['accuracy']:.1%} | {row['accuracy_low']:.1%}–{row['accuracy_high']:.1%} | "
+        f"{row['macro_f1']:.3f} | {row['failed_share']:.1%} | {row['usd_per_1000']:.4f} |"
+        for row in cells.sort("accuracy", descending=True).iter_rows(named=True)
+    )
+    return dg.MetadataValue.md(head + "\n".join(rows))
+
+
+def _confusion_table(confusion: pl.DataFrame) -> dg.MetadataValue:
+    wide = confusion.sort("answer").pivot("answer", index=["cell", "label"], values="count").fill_null(0)
+    names = wide.columns
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in wide.sort("cell", "label").iter_rows()]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def accept(platform: Platform, name: str) -> int:
+    """Make the comparison that is there the one that later ones are held against; how many rows it has."""
+    store = platform.store
+    answers = store.scan(store.evaluation(name, "answers.parquet")).collect()
+    store.write(store.evaluation(name, "accepted.parquet"), answers)
+    return answers.height

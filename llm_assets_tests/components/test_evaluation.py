@@ -1,0 +1,179 @@
+"""An evaluation in Dagster: what is compared, what follows by itself, what is refused, what has become worse."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+from typer.testing import CliRunner
+
+from llm_assets.cli import app
+from llm_assets.components.resources import PlatformResource
+from llm_assets.definitions import defs
+from llm_assets.store import Store
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+from llm_assets_tests.emulator_process import Emulator
+
+DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
+CELLS = ("review_sentiment", "review_sentiment_openai", "review_sentiment_zero_shot")
+COMPARISON = dg.AssetKey(["sentiment_evaluation", "comparison"])
+EVALUATION: dict[str, Any] = {
+    "name": "topics",
+    "documents": "reviews",
+    "label": "product",
+    "answer": "topic",
+    "cells": [{"enrichment": "topic"}],
+}
+
+
+def load(evaluation: dict[str, Any], other: dict[str, Any]) -> dg.Definitions:
+    declared = {
+        "reviews": ("Documents", DOCUMENTS),
+        "others": ("Documents", DOCUMENTS | {"name": "others"}),
+        "topic": ("Enrichment", ENRICHMENT),
+        "other": ("Enrichment", ENRICHMENT | {"name": "other", "prompt": "../topic/prompt.md"} | other),
+        "evaluation": ("Evaluation", EVALUATION | evaluation),
+        "completion": ("BatchCompletion", {"every_seconds": 30}),
+    }
+    with create_defs_folder_sandbox() as sandbox:
+        for name, (kind, attributes) in declared.items():
+            there = sandbox.defs_folder_path / name
+            there.mkdir()
+            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": attributes})
+            (there / "defs.yaml").write_text(text)
+        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
+        with sandbox.build_all_defs() as definitions:
+            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
+
+
+TWO = [{"enrichment": "topic"}, {"enrichment": "other"}]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "other", "told"),
+    [
+        pytest.param({"cells": []}, {}, "no cells are declared", id="nothing to compare"),
+        pytest.param({"cells": [{"enrichment": "tpoic"}]}, {}, "'tpoic' is not declared; there are: ", id="unknown"),
+        pytest.param({"label": "labels"}, {}, "label names the column 'labels', but reviews has", id="no such label"),
+        pytest.param({"answer": "topics"}, {}, "answer names 'topics', but topic answers with", id="no such answer"),
+        pytest.param({"cells": TWO}, {"keep": []}, "other does not keep the label", id="a label that is not kept"),
+        pytest.param({"cells": TWO}, {"documents": "others"}, "other is about others, not about reviews", id="others"),
+        pytest.param({"cells": [TWO[0], TWO[0]]}, {}, "two cells are called 'topic'", id="the same cell twice"),
+        pytest.param({"documents": "review"}, {}, "documents 'review' are not declared", id="no such documents"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_with_the_file(
+    evaluation: dict[str, Any], other: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(Exception, match=r".") as raised:
+        load(evaluation, other)
+    assert any("defs.yaml" in cause and told in cause for cause in causes(raised.value)), list(causes(raised.value))
+
+
+@pytest.fixture
+def instance(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
+    for vendor, url in (("ANTHROPIC", emulator.url), ("OPENAI", f"{emulator.url}/v1")):
+        monkeypatch.setenv(f"{vendor}_API_KEY", "k")
+        monkeypatch.setenv(f"{vendor}_BASE_URL", url)
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def materialize(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: str, day: str | None = None
+) -> dg.ExecuteInProcessResult:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        instance=instance,
+        partition_key=day,
+        asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
+        raise_on_error=False,
+    )
+
+
+def answer_all(definitions: dg.Definitions, instance: dg.DagsterInstance, day: str) -> None:
+    materialize(definitions, instance, "documents/reviews", day=day)
+    for cell in CELLS:
+        for keys in ((f"{cell}/batches",), (f"{cell}/enriched", f"{cell}/failed")):
+            assert materialize(definitions, instance, *keys, day=day).success
+
+
+def compared(definitions: dg.Definitions, instance: dg.DagsterInstance) -> tuple[dict[str, Any], bool]:
+    """The metadata of the comparison, and whether its check passed."""
+    result = materialize(definitions, instance, "sentiment_evaluation/comparison")
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    (check,) = result.get_asset_check_evaluations()
+    return {name: value.value for name, value in event.materialization.metadata.items()}, check.passed
+
+
+def test_cells_are_compared_over_all_labelled_documents_that_they_share(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    definitions = defs()
+    for day in DAYS:
+        answer_all(definitions, instance, day)
+
+    metadata, passed = compared(definitions, instance)
+
+    store = Store(tmp_path / "store")
+    documents = pl.concat([store.scan(store.documents("reviews", day)) for day in DAYS]).collect()
+    labelled = documents.filter(pl.col("label").fill_null("") != "").height
+    assert (metadata["documents"], metadata["dagster/row_count"]) == (labelled, 3 * labelled)
+    assert metadata["partitions"] == 3
+    assert metadata["significant_differences"] == 2
+    assert "significantly more than gpt-6-luna zero-shot" in metadata["verdict"]
+    assert metadata["accuracy gpt-6-luna few-shot"] > metadata["accuracy gpt-6-luna zero-shot"] > 0
+    assert "emulator" in metadata
+    page = Path(metadata["page"])
+    assert page.read_text().startswith("<!doctype html>")
+    assert passed
+
+
+def test_a_cell_that_has_become_worse_than_what_was_accepted_fails_the_check(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    definitions = defs()
+    answer_all(definitions, instance, DAYS[0])
+    compared(definitions, instance)
+    said = CliRunner().invoke(app, ["accept", "sentiment_evaluation"])
+    assert said.exit_code == 0, said.output
+    assert compared(definitions, instance)[1]
+
+    store = Store(tmp_path / "store")
+    accepted = store.evaluation("sentiment_evaluation", "accepted.parquet")
+    better = store.scan(accepted).with_columns(answer="label").collect()
+    store.write(accepted, better)
+    assert not compared(definitions, instance)[1]
+
+
+def test_without_anything_published_by_all_cells_it_says_what_is_missing(instance: dg.DagsterInstance) -> None:
+    result = materialize(defs(), instance, "sentiment_evaluation/comparison")
+    (failure,) = result.filter_events(lambda event: event.is_step_failure)
+    error = failure.step_failure_data.error
+    assert error is not None
+    assert error.cause is not None
+    assert "nothing to compare yet: 0 partitions are published by all of review_sentiment, " in error.cause.message
+
+
+def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
+    said = CliRunner().invoke(app, ["accept", "sentiment_evaluation"])
+    assert said.exit_code != 0
+    assert "evaluations/sentiment_evaluation/answers.parquet is not in the store" in " ".join(said.output.split())
+
+
+def test_the_comparison_follows_its_cells(instance: dg.DagsterInstance) -> None:
+    definitions = defs()
+    before = dg.evaluate_automation_conditions(definitions, instance)
+    answer_all(definitions, instance, DAYS[0])
+    after = dg.evaluate_automation_conditions(definitions, instance, cursor=before.cursor)
+    assert COMPARISON in {result.key for result in after.results if result.true_subset.size}
+    again = dg.evaluate_automation_conditions(definitions, instance, cursor=after.cursor)
+    assert again.total_requested == 0
