@@ -197,7 +197,7 @@ def _fail_as_a_whole(
 
 def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.DataFrame) -> None:
     """Write a shard's outcomes, priced, to a table of this run's own, which counts when the ledger takes its name."""
-    price = enrichment.price_at(shard.submitted_at or platform.clock())
+    price = enrichment.price_at(shard.submitted_at or platform.clock(), shard.mode)
     table = priced(table, price)
     lengths = platform.store.scan(platform.store.requests(shard)).select("bytes").collect()["bytes"]
     # What the provider lost it may have billed: nobody will ever know.

@@ -22,7 +22,7 @@ from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from, forecast
 from llm_assets.parquet import SliceWriter
 from llm_assets.platform import Platform
-from llm_assets.records import REQUESTS_SCHEMA, Amendment, Fingerprint, Plan, Shard, ShardState
+from llm_assets.records import REQUESTS_SCHEMA, Amendment, Fingerprint, Mode, Plan, Shard, ShardState
 from llm_assets.requests import Renderer
 from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
@@ -43,7 +43,10 @@ class Draft:
         self._partition = partition
         self._wave = wave
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-        self._limits = limits_for(self._dialect, enrichment.shard_limits, self._refused_requests(), enrichment.quota)
+        self._mode = _mode(platform, enrichment, partition)
+        self._limits = limits_for(
+            self._dialect, enrichment.shard_limits(self._mode), self._refused_requests(), enrichment.quota
+        )
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
         self._plan_id = platform.new_key()
         self._path = platform.store.plan(enrichment.name, partition, self._plan_id)
@@ -215,7 +218,8 @@ class Draft:
             bytes=size,
             path=stem,
             schema_digest=self._enrichment.output.digest,
-            deadline_s=round(self._enrichment.deadline_hours * 3600),
+            deadline_s=round(self._enrichment.deadline.total_seconds()),
+            mode=self._mode,
         )
 
     def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
@@ -223,11 +227,18 @@ class Draft:
         # Later waves give more room to answers that were cut.
         room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
         lengths = pl.Series(line_bytes, dtype=pl.Int64)
-        price = self._enrichment.price_at(now)
+        price = self._enrichment.price_at(now, self._mode)
         return forecast(lengths, self._estimate, price, room, cached=self._is_cached)
 
     def _marked(self, body: bytes) -> bytes:
         return self._dialect.marked(body, self._enrichment.shared_prefix) if self._is_cached else body
+
+
+def _mode(platform: Platform, enrichment: Enrichment, partition: str) -> Mode:
+    """How the next requests of a partition are sent."""
+    shards = platform.ledger.shards(enrichment.name, partition)
+    first = min((shard.submitted_at for shard in shards if shard.submitted_at), default=None)
+    return enrichment.mode_at(platform.clock(), first)
 
 
 def document_slices(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[pl.DataFrame]:

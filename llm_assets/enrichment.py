@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ from llm_assets.records import (
     RESULTS_SCHEMA,
     Budget,
     Message,
+    Mode,
     Quota,
     ShardLimits,
     Task,
@@ -38,6 +39,7 @@ ATTEMPTS_MAX = 20
 REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
 _SHARD_ANSWER_BYTES = 1 << 25
+_REALTIME_REQUESTS, _REALTIME_BYTES = 2_000, 20_000_000
 
 # What `enriched` says about every answer, after its id, the columns that are kept and the answer itself.
 _ENRICHED: dict[str, pl.DataType] = {
@@ -95,7 +97,9 @@ class Enrichment:
     cache, unless `prompt_cache` is off, it is too short, or what came so far cost more with it than without.
 
     `evidence` names fields of the answer whose values must stand in the document's text: the column `unsupported` lists
-    those that do not (evidence.py).
+    those that do not (evidence.py). In the `mode` realtime requests are answered at once, at the standard price. After
+    `rescue_after_hours` so are those that batches have not answered: what is late is cancelled, and what it did not
+    answer is asked.
     """
 
     name: str
@@ -124,6 +128,8 @@ class Enrichment:
     quota: Quota | None = None
     prompt_cache: bool = True
     evidence: tuple[str, ...] = ()
+    mode: Mode = Mode.BATCH
+    rescue_after_hours: float | None = None
     source: str = ""
 
     @cached_property
@@ -134,9 +140,13 @@ class Enrichment:
             return Task(self.model_name, self.max_tokens, {}, output.name, self.params, output.dimensions)
         return Task(self.model_name, self.max_tokens, output.json_schema, output.name, self.params)
 
-    @cached_property
-    def shard_limits(self) -> ShardLimits | None:
-        """What a shard may hold, below the provider's limits: of long answers fewer, as they are collected at once."""
+    def shard_limits(self, mode: Mode = Mode.BATCH) -> ShardLimits | None:
+        """What a shard may hold, below the provider's limits: of long answers fewer, as they are collected at once; in
+        real time fewer, as a shard is collected when all of it is answered.
+        """
+        if mode is Mode.REALTIME:
+            most = self.limits or ShardLimits(_REALTIME_REQUESTS, _REALTIME_BYTES)
+            return ShardLimits(min(most.requests, _REALTIME_REQUESTS), min(most.bytes, _REALTIME_BYTES))
         if self.limits is None and isinstance(self.output, Embedding):
             return ShardLimits(requests=max(1, _SHARD_ANSWER_BYTES // self.output.answer_bytes), bytes=1 << 62)
         return self.limits
@@ -148,9 +158,21 @@ class Enrichment:
             return CEILING_FACTOR * self.max_tokens
         return self.max_tokens_ceiling
 
-    def price_at(self, moment: datetime) -> Price:
-        """What the model costs at a time. Raises PriceUnknown."""
-        return self.price or listed_price(self.provider, self.model_name, moment)
+    def price_at(self, moment: datetime, mode: Mode = Mode.BATCH) -> Price:
+        """What the model costs at a time, sent this way. Raises PriceUnknown."""
+        price = self.price or listed_price(self.provider, self.model_name, moment)
+        return price if mode is Mode.BATCH else Price(price.standard, price.standard)
+
+    def mode_at(self, now: datetime, first_sent_at: datetime | None) -> Mode:
+        """How the next requests of a partition are sent, whose first were at some time."""
+        if self.rescue_after_hours is None or first_sent_at is None:
+            return self.mode
+        return Mode.REALTIME if now >= first_sent_at + timedelta(hours=self.rescue_after_hours) else self.mode
+
+    @property
+    def deadline(self) -> timedelta:
+        """How long a batch may take before it is cancelled."""
+        return timedelta(hours=min(self.deadline_hours, self.rescue_after_hours or self.deadline_hours))
 
     @cached_property
     def shared_prefix(self) -> str:
@@ -207,6 +229,11 @@ class Enrichment:
                 yield f"{name} is {share}; it is a share between 0 and 1"
         if not self.deadline_hours > 0:
             yield f"deadline_hours is {self.deadline_hours}; it must be above 0 (the providers give up after 24)"
+        if self.rescue_after_hours is not None and not 0 < self.rescue_after_hours < self.deadline_hours:
+            yield (
+                f"rescue_after_hours is {self.rescue_after_hours}; it must be above 0 and below deadline_hours "
+                f"({self.deadline_hours})"
+            )
         if not 0 <= self.request_files_days <= REQUEST_FILES_DAYS_MAX:
             yield (
                 f"request_files_days is {self.request_files_days}; it must be between 0 (deleted when the partition is "

@@ -16,7 +16,8 @@ from pathlib import Path
 from llm_assets.errors import LedgerError, ProviderError, SystemicError
 from llm_assets.ledger import Ledger
 from llm_assets.providers import TOO_LARGE, Client, Credentials, Dialect, get_provider
-from llm_assets.records import FailureKind, Shard
+from llm_assets.providers.realtime import RealtimeClient
+from llm_assets.records import FailureKind, Mode, Shard
 from llm_assets.retries import KIND_OF
 from llm_assets.store import Store
 
@@ -87,7 +88,8 @@ class Platform:
     `owner` names this platform in claims. `visibility_delay` is how long a batch may be missing from a provider's
     list after it was created; an unknown outcome is not taken for "nothing was created" before. `missing_tolerance` is
     how long what must be there (a batch, its results, some of them) may be missing before it counts as gone. Of a large
-    partition `part_requests` are looked at at once, which bounds the memory that it takes.
+    partition `part_requests` are looked at at once, which bounds the memory that it takes. In real time,
+    `realtime_requests` are asked at once, each again up to `realtime_retries` times when the provider has no answer.
     """
 
     store: Store
@@ -99,6 +101,8 @@ class Platform:
     visibility_delay: timedelta = timedelta(minutes=2)
     missing_tolerance: timedelta = timedelta(minutes=15)
     part_requests: int = 100_000
+    realtime_requests: int = 16
+    realtime_retries: int = 6
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -163,9 +167,34 @@ class Platform:
             self._clients[provider, endpoint] = found
         return found
 
+    def sender(self, shard: Shard) -> Client:
+        """The client that sends a shard, in its mode, with the account that is set. Raises SystemicError when no key is
+        set.
+        """
+        client = self.client(shard.provider, shard.endpoint)
+        if shard.mode is Mode.BATCH:
+            return client
+        return RealtimeClient(
+            client,
+            self.dialect_of(shard),
+            shard,
+            self.store.root,
+            at_once=self.realtime_requests,
+            retries=self.realtime_retries,
+            told=self.ledger.progress,
+        )
+
+    def is_stamped(self, shard: Shard) -> bool:
+        """Whether what the provider has of a shard is known by itself, and not by its size and results."""
+        return shard.mode is Mode.REALTIME or self.dialect_of(shard).carries_stamp
+
+    def visible_after(self, shard: Shard) -> timedelta:
+        """How long what a claim made may stay hidden; what is asked in real time is not looked for."""
+        return timedelta() if shard.mode is Mode.REALTIME else self.visibility_delay
+
     def client_of(self, shard: Shard) -> Client:
         """The client for the account that a shard was sent with. Raises SystemicError when another one is set."""
-        client = self.client(shard.provider, shard.endpoint)
+        client = self.sender(shard)
         if client.account != shard.account:
             key = f"{shard.provider.upper()}_API_KEY"
             raise SystemicError(

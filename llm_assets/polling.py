@@ -16,7 +16,7 @@ from random import sample
 from llm_assets.errors import IllegalTransition, NotThere, ProviderError
 from llm_assets.platform import Platform
 from llm_assets.providers import Client
-from llm_assets.records import Batch, BatchState, Shard, ShardState
+from llm_assets.records import Batch, BatchState, Mode, Shard, ShardState
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
@@ -59,7 +59,7 @@ def poll(
     report = Poll()
     accounts = list(_by_account(shards).items())
     first = start % len(accounts) if accounts else 0
-    for (provider, _, _), group in accounts[first:] + accounts[:first]:
+    for (provider, *_), group in accounts[first:] + accounts[:first]:
         turn = start % len(group)
         try:
             client = platform.client_of(group[0])
@@ -170,9 +170,9 @@ def _cancel(platform: Platform, client: Client, shard: Shard, report: Poll) -> N
         report.problems += (f"batch {shard.batch_id} is past its deadline and could not be cancelled: {error}",)
 
 
-def _by_account(shards: Sequence[Shard]) -> dict[tuple[str, str, str], list[Shard]]:
-    groups: dict[tuple[str, str, str], list[Shard]] = defaultdict(list)
+def _by_account(shards: Sequence[Shard]) -> dict[tuple[str, str, str, Mode], list[Shard]]:
+    groups: dict[tuple[str, str, str, Mode], list[Shard]] = defaultdict(list)
     for shard in shards:
         if shard.state is ShardState.SUBMITTED:
-            groups[shard.provider, shard.endpoint, shard.account].append(shard)
+            groups[shard.provider, shard.endpoint, shard.account, shard.mode].append(shard)
     return groups

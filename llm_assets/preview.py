@@ -87,7 +87,7 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
         sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
         lengths.append(sizes.filter(is_new & ~is_settled & ~is_known))
     estimate = estimate_requests(platform, enrichment)
-    price = enrichment.price_at(platform.clock())
+    price = enrichment.price_at(platform.clock(), enrichment.mode)
     lately = platform.ledger.collected_since(enrichment.name, platform.clock() - _LATELY)
     sent = [shard for shard in lately if shard.wave and shard.model_name == enrichment.model_name]
     first = sum(shard.requests for shard in sent if shard.wave == 1)

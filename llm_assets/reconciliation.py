@@ -170,7 +170,7 @@ def decide(platform: Platform, key: str, decision: Decision, *, batch_id: str | 
         batch = client.batch(batch_id or "")
         _check_adoption(platform, shard, batch)
         platform.ledger.decided(key, decision, batch_id=batch.batch_id, operator=operator)
-        platform.ledger.submitted(key, batch, adopted=not platform.dialect_of(shard).carries_stamp)
+        platform.ledger.submitted(key, batch, adopted=not platform.is_stamped(shard))
     elif decision is Decision.RESEND:
         _check_no_proof(platform, shard, client)
         platform.ledger.decided(key, decision, batch_id=None, operator=operator)
@@ -224,7 +224,7 @@ def take_over(platform: Platform, operator: str) -> list[OtherAccount]:
 
 def _taken_over(platform: Platform, other: OtherAccount, operator: str) -> OtherAccount:
     for shard in other.shards:
-        client = platform.client(shard.provider, shard.endpoint)
+        client = platform.sender(shard)
         if shard.batch_id is None or not _sees(client, shard):
             continue
         platform.ledger.decided(other.account, "take-over", batch_id=shard.batch_id, operator=operator)
@@ -245,7 +245,7 @@ def _open_claim(platform: Platform, shard: Shard) -> OpenClaim:
     try:
         client = platform.client_of(shard)
         batches, _ = _batches_since(client, shard)
-        stamped = platform.dialect_of(shard).carries_stamp
+        stamped = platform.is_stamped(shard)
         found = candidates(shard, batches, (), stamped=stamped)
         return OpenClaim(shard, tuple(Candidate(batch, _evidence(platform, client, shard, batch)) for batch in found))
     except LLMAssetsError as error:
@@ -253,7 +253,7 @@ def _open_claim(platform: Platform, shard: Shard) -> OpenClaim:
 
 
 def _evidence(platform: Platform, client: Client, shard: Shard, batch: Batch) -> str:
-    if platform.dialect_of(shard).carries_stamp:
+    if platform.is_stamped(shard):
         return "carries the shard's stamp"
     if platform.ledger.known_batches([batch.batch_id]):
         return "belongs to another shard"
@@ -275,7 +275,7 @@ def _answers(platform: Platform, client: Client, shard: Shard, batch: Batch) -> 
 def _check_adoption(platform: Platform, shard: Shard, batch: Batch) -> None:
     if platform.ledger.known_batches([batch.batch_id]):
         raise LedgerError(f"batch {batch.batch_id} belongs to another shard; nothing was changed")
-    if platform.dialect_of(shard).carries_stamp and batch.stamp != shard.key and not _of_its_file(shard, batch):
+    if platform.is_stamped(shard) and batch.stamp != shard.key and not _of_its_file(shard, batch):
         raise LedgerError(f"batch {batch.batch_id} carries the stamp {batch.stamp!r}, not {shard.key!r}")
     if batch.counts.total not in (0, shard.requests):
         raise LedgerError(f"batch {batch.batch_id} has {batch.counts.total:,} requests, the shard {shard.requests:,}")
@@ -284,7 +284,7 @@ def _check_adoption(platform: Platform, shard: Shard, batch: Batch) -> None:
 def _check_no_proof(platform: Platform, shard: Shard, client: Client) -> None:
     """Sending again what the provider certainly has, or giving it up, is no decision but a mistake."""
     batches, _ = _batches_since(client, shard)
-    if platform.dialect_of(shard).carries_stamp:
+    if platform.is_stamped(shard):
         proven = next(iter(candidates(shard, batches, (), stamped=True)), None)
     else:
         taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
@@ -336,7 +336,7 @@ def _take_over(platform: Platform, shard: Shard) -> bool:
     if shard.owner == platform.owner:
         return True
     ledger = platform.ledger
-    patience = platform.clock() + ledger.lingers + platform.visibility_delay
+    patience = platform.clock() + ledger.lingers + platform.visible_after(shard)
     return ledger.is_gone(shard.owner) and ledger.take_over(shard, platform.owner, not_before=patience)
 
 
@@ -347,7 +347,7 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         return _unsettled(platform, shard, Wait(), str(error))
     batches, unread = _batches_since(client, shard)
     taken = platform.ledger.known_batches(batch.batch_id for batch in batches)
-    stamped = platform.dialect_of(shard).carries_stamp
+    stamped = platform.is_stamped(shard)
     found = verdict(
         shard,
         batches,
@@ -355,7 +355,7 @@ def _reconcile(platform: Platform, shard: Shard) -> Verdict:
         stamped=stamped,
         rivals=not stamped and _has_rivals(platform, shard),
         now=platform.clock(),
-        visibility_delay=platform.visibility_delay,
+        visibility_delay=platform.visible_after(shard),
     )
     if (
         isinstance(found, Release)

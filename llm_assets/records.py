@@ -21,6 +21,13 @@ TEXT = "text"
 Fingerprint = NewType("Fingerprint", str)
 
 
+class Mode(StrEnum):
+    """How requests are sent."""
+
+    BATCH = "batch"
+    REALTIME = "realtime"
+
+
 class ShardState(StrEnum):
     """Where a shard is. The ledger allows only the transitions that it lists."""
 
@@ -260,7 +267,7 @@ class Shard:
     `expected_usd` what it will cost, as estimated when it was planned; `at_most_usd` is what it cannot cost more than.
     `charge_usd` is what it takes of the budgets since `charged_at`: the most that it may cost, and once that is known
     what it did cost. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it
-    was. `plan_digest` is its plan's.
+    was. `plan_digest` is its plan's. `mode` says whether it goes as a batch or in real time.
     """
 
     key: str
@@ -303,6 +310,7 @@ class Shard:
     code: str = ""
     message: str = ""
     plan_digest: str = ""
+    mode: Mode = Mode.BATCH
 
     def is_of(self, plan: Plan) -> bool:
         """Whether the shard was made for this plan; one that does not say was made by an older release."""

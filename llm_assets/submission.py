@@ -31,6 +31,7 @@ from llm_assets.providers import FILE_NOT_VISIBLE, TOO_LARGE, Client
 from llm_assets.quota import ASKS_AGAIN, no_room
 from llm_assets.records import (
     Batch,
+    Mode,
     Plan,
     Quota,
     Reason,
@@ -69,7 +70,7 @@ def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None) -> 
             continue
         if shard.charged_at is None or not shard.is_of(plan):
             continue  # no budget has room for it yet, or nobody wants it any more
-        if quota and (reason := _no_room(platform, shard, quota)):
+        if quota and shard.mode is Mode.BATCH and (reason := _no_room(platform, shard, quota)):
             platform.ledger.waits(shard.key, reason, not_before=now + ASKS_AGAIN)
             sent = replace(sent, later=sent.later + 1)
             continue
@@ -91,7 +92,7 @@ def _no_room(platform: Platform, shard: Shard, quota: Quota) -> str:
 
 
 def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
-    client = platform.client(shard.provider, shard.endpoint)
+    client = platform.sender(shard)
     if not platform.store.exists(platform.request_file(shard)):
         return replace(sent, later=sent.later + 1)  # the next plan writes it anew
     if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
@@ -104,7 +105,7 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
         batch = client.create(file, staged=staged, stamp=shard.key)
     except OutcomeUnknown as error:
         # The call may have taken minutes: what it created may show from now on, not only from the claim on.
-        patience = platform.clock() + platform.visibility_delay
+        patience = platform.clock() + platform.visible_after(shard)
         platform.ledger.unsettled(shard.key, str(error), owner=platform.owner, not_before=patience)
         return replace(sent, unknown=sent.unknown + 1)
     except (CapacityError, TransientError) as error:

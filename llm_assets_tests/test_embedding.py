@@ -174,11 +174,11 @@ def test_another_size_is_another_request_and_a_batch_holds_fewer_of_long_vectors
     assert first.requests == 20
     other = submit(empty, vectors(output=Embedding(32)))
     assert other.digest != first.digest
-    small, large = vectors().shard_limits, vectors(output=Embedding(3072)).shard_limits
+    small, large = vectors().shard_limits(), vectors(output=Embedding(3072)).shard_limits()
     assert small is not None
     assert large is not None
     assert large.requests < small.requests
-    assert vectors(output=labels("openai").output).shard_limits is None
+    assert vectors(output=labels("openai").output).shard_limits() is None
 
 
 def test_a_preview_shows_the_size_of_vectors(empty: Platform) -> None:

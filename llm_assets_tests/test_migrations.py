@@ -38,6 +38,47 @@ RELEASED = {
         CREATE INDEX shards_by_state ON shards (state);
         CREATE INDEX shards_of_a_partition ON shards (enrichment, partition)
     """,
+    "0002": """
+        CREATE TABLE decisions (number SERIAL NOT NULL, key TEXT NOT NULL, decided_at TIME NOT NULL, decision TEXT
+            NOT NULL, batch_id TEXT, operator TEXT NOT NULL, PRIMARY KEY (number));
+        CREATE INDEX ix_decisions_key ON decisions (key);
+        CREATE TABLE ledger (id TEXT NOT NULL, PRIMARY KEY (id));
+        CREATE TABLE plans (enrichment TEXT NOT NULL, partition TEXT NOT NULL, plan_id TEXT NOT NULL, digest TEXT
+            NOT NULL, inputs TEXT DEFAULT '' NOT NULL, path TEXT NOT NULL, documents BIGINT NOT NULL, requests
+            BIGINT NOT NULL, wave INTEGER NOT NULL, rounds INTEGER NOT NULL, pending BIGINT NOT NULL, held TEXT
+            NOT NULL, planned_at TIME NOT NULL, published_at TIME, released_at TIME, not_before TIME, PRIMARY KEY
+            (enrichment, partition));
+        CREATE TABLE shards (key TEXT NOT NULL, enrichment TEXT NOT NULL, partition TEXT NOT NULL, wave INTEGER
+            NOT NULL, provider TEXT NOT NULL, endpoint TEXT NOT NULL, model_name TEXT DEFAULT '' NOT NULL, account
+            TEXT NOT NULL, requests BIGINT NOT NULL, bytes BIGINT NOT NULL, tokens BIGINT DEFAULT '0' NOT NULL,
+            expected_usd DOUBLE PRECISION DEFAULT '0' NOT NULL, at_most_usd DOUBLE PRECISION DEFAULT '0' NOT NULL,
+            charge_usd DOUBLE PRECISION DEFAULT '0' NOT NULL, charged_at TIME, path TEXT NOT NULL, state TEXT NOT
+            NULL, owner TEXT NOT NULL, claimed_at TIME, not_before TIME, staged_id TEXT, batch_id TEXT,
+            past_batches JSON NOT NULL, adopted BOOLEAN NOT NULL, submitted_at TIME, ended_at TIME, collected_at
+            TIME, finished BIGINT NOT NULL, deadline_s BIGINT, cancelled_at TIME, missing_since TIME, missing_at
+            TIME, missing_looks INTEGER DEFAULT '0' NOT NULL, schema_digest TEXT DEFAULT '' NOT NULL, results TEXT
+            DEFAULT '' NOT NULL, swept_at TIME, forgotten_at TIME, code TEXT NOT NULL, message TEXT NOT NULL,
+            plan_digest TEXT DEFAULT '' NOT NULL, PRIMARY KEY (key), UNIQUE (batch_id));
+        CREATE INDEX shards_by_charge ON shards (charged_at);
+        CREATE INDEX shards_by_collection ON shards (enrichment, collected_at);
+        CREATE INDEX shards_by_state ON shards (state);
+        CREATE INDEX shards_of_a_partition ON shards (enrichment, partition);
+        CREATE INDEX shards_to_forget ON shards (enrichment, forgotten_at, collected_at);
+        CREATE INDEX shards_to_sweep ON shards (enrichment, swept_at, collected_at);
+        CREATE TABLE spending (key TEXT NOT NULL, enrichment TEXT NOT NULL, partition TEXT NOT NULL, provider TEXT
+            NOT NULL, model_name TEXT NOT NULL, collected_at TIME NOT NULL, requests BIGINT NOT NULL, billed
+            BIGINT NOT NULL, input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL, cache_read_tokens BIGINT
+            NOT NULL, cache_write_tokens BIGINT NOT NULL, cost_usd DOUBLE PRECISION NOT NULL, standard_usd DOUBLE
+            PRECISION NOT NULL, uncached_usd DOUBLE PRECISION NOT NULL, bytes BIGINT NOT NULL, bytes_bytes DOUBLE
+            PRECISION NOT NULL, bytes_input DOUBLE PRECISION NOT NULL, bytes_output DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (key));
+        CREATE INDEX spending_by_time ON spending (collected_at);
+        CREATE INDEX spending_of_a_partition ON spending (enrichment, partition);
+        CREATE INDEX spending_of_an_enrichment ON spending (enrichment, collected_at);
+        CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, PRIMARY KEY (version_num));
+        INSERT INTO alembic_version VALUES ('0002');
+        INSERT INTO ledger VALUES ('an-id')
+    """,
 }
 PLANS = [
     replace(PLAN, pending=3, held="billing: no credit"),
@@ -78,6 +119,8 @@ def make_old(url: str, revision: str) -> None:
         zoned = connection.dialect.name == "postgresql"
         for statement in RELEASED[revision].split(";"):
             time = "TIMESTAMP WITH TIME ZONE" if zoned else "DATETIME"
+            if not zoned:
+                statement = statement.replace(" SERIAL", " INTEGER").replace("DOUBLE PRECISION", "DOUBLE")
             connection.exec_driver_sql(statement.replace(" TIME", f" {time}"))
         old = sa.MetaData()
         old.reflect(connection)

@@ -35,7 +35,7 @@ from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import DOCUMENT_ID, ShardLimits
+from llm_assets.records import DOCUMENT_ID, Mode, ShardLimits
 from llm_assets.retention import sweep
 from llm_assets.status import permanent_failures
 from llm_assets.submission import send_planned
@@ -98,6 +98,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     reuse_days: float = 30
     prompt_cache: bool = True
     evidence: Sequence[str] = ()
+    mode: str = "batch"
+    rescue_after_hours: float | None = None
     nightly: str | None = None
     description: str | None = None
     owners: Sequence[str] = ()
@@ -148,6 +150,8 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             reuse_days=self.reuse_days,
             prompt_cache=self.prompt_cache,
             evidence=tuple(self.evidence),
+            mode=_mode(self.mode, source),
+            rescue_after_hours=self.rescue_after_hours,
             quota=spending.quota(self.provider, self.model_name),
             source=source,
         )
@@ -190,6 +194,13 @@ def _read_prompt(path: Path, source: str) -> Prompt:
     except UnicodeDecodeError as error:
         raise DeclarationError(source, f"the prompt file {path} is not UTF-8 (byte {error.start})") from None
     return Prompt.parse(text, str(path))
+
+
+def _mode(declared: str, source: str) -> Mode:
+    try:
+        return Mode(declared)
+    except ValueError:
+        raise DeclarationError(source, f"mode is {declared!r}; there are {', '.join(Mode)}") from None
 
 
 def _usd(declared: float | None) -> float:

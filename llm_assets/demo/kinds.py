@@ -14,6 +14,7 @@ class KindName(StrEnum):
     SUMMARIES = "summaries"
     EMBEDDINGS = "embeddings"
     EVALUATION = "evaluation"
+    REALTIME = "realtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +83,13 @@ KINDS = {
         answer="sentiment",
         label="label",
         evaluation="sentiment_evaluation",
+    ),
+    KindName.REALTIME: Kind(
+        documents="reviews",
+        enrichments=("review_sentiment_now",),
+        partitions=("2026-11-01", "2026-11-02"),
+        answer="sentiment",
+        label="label",
+        model="scripted",
     ),
 }

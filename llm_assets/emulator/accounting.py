@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import orjson
 
 from llm_assets.emulator.cache import UNUSED, CacheUse
 from llm_assets.emulator.clock import rfc3339
-from llm_assets.emulator.intake import RowIndex, mapped
+from llm_assets.emulator.intake import RowIndex, content_digest, mapped
+from llm_assets.emulator.models import Reply
 from llm_assets.emulator.rows import Kind, unpack_outcomes
 from llm_assets.emulator.storage import Row, Storage
 
@@ -29,6 +30,7 @@ _CONTENTS = """SELECT COUNT(*) AS contents, COALESCE(SUM(accepted > 1), 0) AS ac
     COALESCE(MAX(billed), 0) AS billed_most FROM digests"""
 
 
+_ADD = "INSERT INTO digests VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET {}"
 _NOT_YET = (Kind.MISSING, False, 0, 0, UNUSED)
 
 
@@ -39,6 +41,7 @@ class Accounting:
         self._storage = storage
         self._folding = threading.Lock()
         self.calls: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
 
     def totals(self) -> dict[str, Any]:
         """Sums over everything."""
@@ -52,7 +55,21 @@ class Accounting:
             "contents": self._storage.query(_CONTENTS)[0],
             "statuses": {row["status"]: row["n"] for row in statuses},
             "calls": dict(self.calls),
+            "asked": dict(self._asked),
         }
+
+    def asked(self, content: Mapping[str, Any], reply: Reply) -> None:
+        """A request was answered outside of any batch, and is billed at the standard price."""
+        self._asked.update(requests=1, input_tokens=reply.input_tokens, output_tokens=reply.output_tokens)
+        with self._folding:
+            self._storage.execute_many(
+                _ADD.format("accepted = accepted + 1, billed = billed + 1"), [(content_digest(content), 1, 1)]
+            )
+
+    def reset(self) -> None:
+        """Forget what is counted here and not stored."""
+        self.calls.clear()
+        self._asked.clear()
 
     def batches(self) -> list[dict[str, Any]]:
         """Every batch that was stored, oldest first; one that failed its validation was not accepted."""
@@ -100,8 +117,7 @@ class Accounting:
         rows = [(digest, *first) for digest in sorted(digests)]
         with self._storage.transaction():
             self._storage.execute_many(
-                "INSERT INTO digests VALUES (?, ?, ?)"  # noqa: S608 - one of two column names
-                f" ON CONFLICT (digest) DO UPDATE SET {column} = {column} + 1",
+                _ADD.format(f"{column} = {column} + 1"),
                 rows,
             )
             self._storage.update("batches", batch["id"], {f"folded_{column}": 1})

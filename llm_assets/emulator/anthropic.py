@@ -13,14 +13,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from llm_assets.emulator.accounting import Accounting
 from llm_assets.emulator.anthropic_rows import INVALID, AnthropicRows, error_envelope, message
 from llm_assets.emulator.clock import rfc3339
 from llm_assets.emulator.intake import BodyProblem, RowIndex, TooManyRows, index_requests, mapped
-from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of, said_counts
+from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, asked_hit, hit_of, said_counts
 from llm_assets.emulator.limits import Limits
 from llm_assets.emulator.models import Question
 from llm_assets.emulator.replies import BodyTooLarge, body_to_disk, file_reply, json_reply, new_key
-from llm_assets.emulator.rows import Answer, Kind, Place, Problem, RowDialect
+from llm_assets.emulator.rows import Answer, Kind, Place, Problem, RowDialect, spoiled
 from llm_assets.emulator.storage import Row
 
 NAME = "anthropic"
@@ -69,8 +70,9 @@ class Anthropic:
 
     name = NAME
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, accounting: Accounting) -> None:
         self._engine, self._storage, self._limits = engine, engine.storage, limits
+        self._accounting = accounting
         self._rows = AnthropicRows()
 
     def routes(self) -> list[Route]:
@@ -114,9 +116,14 @@ class Anthropic:
             raise ApiError(question.status, question.type, question.message)
         if content.get("stream"):
             raise ApiError(400, INVALID, "stream: the emulator does not stream")
-        reply = await run_in_threadpool(self._engine.ask, question)
+        hit = asked_hit(self._engine, NAME, content)
+        if hit is not None and (problem := self._rows.fault_problem(hit.fault)):
+            raise ApiError(problem.status, problem.type, problem.message)
+        answer = Answer(await run_in_threadpool(self._engine.ask, question))
+        answer = answer if hit is None else spoiled(answer, hit)
+        self._accounting.asked(content, answer.reply)
         place = Place(new_key(), 0, "", self._engine.clock.now(), self._engine.model.name)
-        return json_reply(message(place, content, Answer(reply), "standard"))
+        return json_reply(message(place, content, answer, "standard"))
 
     async def create(self, request: Request) -> Response:
         """Take a batch in: its body is on disk and its rows are indexed before it is acknowledged."""

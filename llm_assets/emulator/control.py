@@ -153,7 +153,7 @@ class Control:
             engine.clock.freeze(False)
             engine.clock.offset_s = 0.0
             self._limits.change(Limits().as_dict())
-            self._accounting.calls.clear()
+            self._accounting.reset()
 
     def _hold(self, held: bool) -> None:
         self._engine.settings.held = held

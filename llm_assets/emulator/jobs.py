@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,7 +22,7 @@ import orjson
 
 from llm_assets.emulator.clock import Clock
 from llm_assets.emulator.faults import Faults, Hit
-from llm_assets.emulator.intake import RowIndex, mapped
+from llm_assets.emulator.intake import RowIndex, content_digest, mapped
 from llm_assets.emulator.models import Model, Question, Reply
 from llm_assets.emulator.rows import (
     OUTCOME_BYTES,
@@ -116,6 +116,17 @@ def ending_of(batch: Row, *, now: float, held: bool, answers_complete: bool) -> 
     if not held and answers_complete and due_at <= min(now, expires_at):
         return "expired" if hit_of(batch, "expired_partial") else "completed"
     return "expired" if now >= expires_at else None
+
+
+def asked_hit(engine: Engine, provider: str, content: Mapping[str, Any]) -> Hit | None:
+    """The fault that meets a request outside of batches, if it is one that rows have."""
+    return engine.faults.row(
+        provider,
+        custom_id="",
+        line=orjson.dumps(content),
+        digest=content_digest(content),
+        now=engine.clock.now(),
+    )
 
 
 def progress(batch: Row, at: float) -> float:

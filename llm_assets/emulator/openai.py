@@ -12,16 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llm_assets.emulator.accounting import Accounting
 from llm_assets.emulator.faults import Hit
 from llm_assets.emulator.intake import mapped
-from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, hit_of, said_counts
+from llm_assets.emulator.jobs import WINDOW_S, Ending, Engine, asked_hit, hit_of, said_counts
 from llm_assets.emulator.limits import Limits
 from llm_assets.emulator.models import Question
 from llm_assets.emulator.openai_files import Files, OpenAIError, invalid, page_limit
 from llm_assets.emulator.openai_lines import Validation, line_error, validate
 from llm_assets.emulator.openai_rows import ENDPOINTS, OpenAIRows
 from llm_assets.emulator.replies import json_reply, new_key
-from llm_assets.emulator.rows import Answer, Kind, Place, RowDialect
+from llm_assets.emulator.rows import Answer, Kind, Place, RowDialect, spoiled
 from llm_assets.emulator.storage import Row
 
 NAME = "openai"
@@ -40,8 +41,9 @@ class OpenAI:
 
     name = NAME
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, accounting: Accounting) -> None:
         self._engine, self._storage, self._limits = engine, engine.storage, limits
+        self._accounting = accounting
         self.files = Files(engine, limits)
         self._rows = {endpoint: OpenAIRows(endpoint) for endpoint in ENDPOINTS}
 
@@ -118,7 +120,12 @@ class OpenAI:
         question = rows.question(content)
         if not isinstance(question, Question):
             raise OpenAIError(question)
+        hit = asked_hit(self._engine, NAME, content)
+        if hit is not None and (problem := rows.fault_problem(hit.fault)):
+            raise OpenAIError(problem)
         answer = rows.embedding(content) or Answer(await run_in_threadpool(self._engine.ask, question))
+        answer = answer if hit is None else spoiled(answer, hit)
+        self._accounting.asked(content, answer.reply)
         place = Place(new_key(), 0, "", self._engine.clock.now(), self._engine.model.name)
         return json_reply(rows.body(place, content, answer))
 

@@ -63,7 +63,7 @@ def build(model: Model, state_dir: Path, *, faults_path: Path | None = None, lat
     settings = Settings(latency_s=latency_s, held=bool(storage.setting("held")))
     engine = Engine(storage, clock, _faults(storage, clock, faults_path), model, settings)
     limits, accounting = Limits(), Accounting(storage)
-    vendors = (Anthropic(engine, limits), OpenAI(engine, limits))
+    vendors = (Anthropic(engine, limits, accounting), OpenAI(engine, limits, accounting))
     routes = [route for vendor in vendors for route in vendor.routes()]
     for vendor in vendors:
         engine.register(vendor)

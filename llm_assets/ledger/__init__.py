@@ -21,7 +21,7 @@ from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
 from llm_assets.ledger.presence import presence_of
 from llm_assets.ledger.tables import UtcDateTime, decisions, ledger, plans, shards, spending
-from llm_assets.records import Batch, Budget, Plan, Shard, ShardState, Spent
+from llm_assets.records import Batch, Budget, Mode, Plan, Shard, ShardState, Spent
 
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
@@ -545,7 +545,8 @@ def _values(record: Plan | Shard) -> dict[str, Any]:
 
 def _record(record: type[Record], row: dict[str, Any]) -> Record:
     if record is Shard:
-        row |= {"state": ShardState(row["state"]), "past_batches": tuple(row["past_batches"])}
+        row |= {"state": ShardState(row["state"]), "mode": Mode(row["mode"])}
+        row |= {"past_batches": tuple(row["past_batches"])}
     return record(**{column.name: row[column.name] for column in fields(record)})
 
 

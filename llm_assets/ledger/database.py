@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # The revision of migrations/versions that this code works with. Compared at every opening; Alembic itself, which
 # takes a tenth of a second to import, is only needed where they differ.
-HEAD = "0002"
+HEAD = "0003"
 BUSY_SECONDS_MAX = 30
 # The advisory lock under which Postgres ledgers are upgraded: any number that nobody else uses.
 _UPGRADES = 4_773_081_562

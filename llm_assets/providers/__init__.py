@@ -7,7 +7,7 @@ that leaves a verb is one of `errors.ProviderError`'s children.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -53,6 +53,14 @@ class Dialect(Protocol):
         """One request of a shard file, without its separator; `body` is encoded JSON."""
         ...
 
+    def requests(self, shard: Path) -> Iterator[tuple[str, bytes]]:
+        """What a shard's file asks: custom_id and encoded body of each request."""
+        ...
+
+    def error_line(self, custom_id: str, code: str, message: str) -> bytes:
+        """A result line for a request that was refused, as the provider would write it."""
+        ...
+
     def result(self, line: bytes) -> Result:
         """One result line in neutral terms. Raises ValueError when it is no result line at all."""
         ...
@@ -83,8 +91,10 @@ class Client(Protocol):
         """
         ...
 
-    def ask(self, body: bytes) -> bytes:
-        """One request in real time, at the standard price: exactly one POST. Returns a result line like a batch's."""
+    def ask(self, body: bytes, retries: int = 0) -> bytes:
+        """One request in real time, at the standard price: one POST, and up to `retries` more where the provider has no
+        answer now. Returns a result line like a batch's.
+        """
         ...
 
     def batch(self, batch_id: str) -> Batch:

@@ -7,6 +7,7 @@ SDK when a client is made: definitions need neither.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -75,6 +76,16 @@ class AnthropicDialect:
     def line(self, custom_id: str, body: bytes) -> bytes:
         """`{"custom_id":…,"params":…}`; `custom_id` matches `^[a-zA-Z0-9_-]{1,64}$`, so needs no escapes."""
         return b'{"custom_id":"%b","params":%b}' % (custom_id.encode(), body)
+
+    def requests(self, shard: Path) -> Iterator[tuple[str, bytes]]:
+        """Custom_id and `params` of each request of a shard's file."""
+        for request in orjson.loads(shard.read_bytes())["requests"]:
+            yield request["custom_id"], orjson.dumps(request["params"])
+
+    def error_line(self, custom_id: str, code: str, message: str) -> bytes:
+        """An errored row, with the code as the type of its error."""
+        error = {"type": "error", "error": {"type": code, "message": message}}
+        return orjson.dumps({"custom_id": custom_id, "result": {"type": "errored", "error": error}})
 
     def result(self, line: bytes) -> Result:
         """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""

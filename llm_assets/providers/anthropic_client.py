@@ -89,10 +89,10 @@ class AnthropicClient:
                 )
             )
 
-    def ask(self, body: bytes) -> bytes:
+    def ask(self, body: bytes, retries: int = 0) -> bytes:
         """POST one message, and give its reply the form of a result line."""
         with _asking("ask", Effect.SPENT):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": retries}
             reply = self._sdk.post(ENDPOINT, cast_to=httpx2.Response, content=body, options=options)
             return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (
                 ASKED,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from llm_assets.providers import Client, Credentials, Dialect, Provider
 from llm_assets.providers.bodies import Json, PerTask, split_system, with_params
@@ -93,6 +96,16 @@ class OpenAIDialect:
     def line(self, custom_id: str, body: bytes) -> bytes:
         """`{"custom_id":…,"method":"POST","url":…,"body":…}`; `custom_id` is one that needs no escapes."""
         return b'{"custom_id":"%b%b%b}' % (custom_id.encode(), self._line, body)
+
+    def requests(self, shard: Path) -> Iterator[tuple[str, bytes]]:
+        """Custom_id and `body` of each request of a shard's file."""
+        with shard.open("rb") as lines:
+            for request in map(orjson.loads, lines):
+                yield request["custom_id"], orjson.dumps(request["body"])
+
+    def error_line(self, custom_id: str, code: str, message: str) -> bytes:
+        """A row without a response, with the code of its error."""
+        return orjson.dumps({"custom_id": custom_id, "response": None, "error": {"code": code, "message": message}})
 
     def result(self, line: bytes) -> Result:
         """One result line in neutral terms. Raises ValueError when it is no JSON object with a custom_id."""

@@ -84,10 +84,10 @@ class OpenAIClient:
         """Close the connections."""
         self._sdk.close()
 
-    def ask(self, body: bytes) -> bytes:
+    def ask(self, body: bytes, retries: int = 0) -> bytes:
         """POST one request to the endpoint, and give its reply the form of a result line."""
         with _asking("ask", Effect.SPENT):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": retries}
             path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
             reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
             return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, json_object(reply.content))

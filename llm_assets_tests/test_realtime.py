@@ -1,0 +1,222 @@
+"""The real-time path: the same tables without a batch, and nothing asked twice but what was being waited for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import DeclarationError, SystemicError
+from llm_assets.platform import Platform, utc_now
+from llm_assets.reconciliation import reconcile_partition
+from llm_assets.records import Mode, ShardState
+from llm_assets_tests.crashes import PROCESSES, ended, kill
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import (
+    P,
+    Time,
+    enriched,
+    failed,
+    finish,
+    labels,
+    open_platform,
+    reasons,
+    run,
+    submit,
+    write_documents,
+)
+
+TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number in range(40)]
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def now(request: pytest.FixtureRequest) -> Enrichment:
+    return replace(labels(request.param), mode=Mode.REALTIME)
+
+
+def asked(emulator: Emulator) -> int:
+    return int(emulator.accounting()["asked"].get("requests", 0))
+
+
+def billed(emulator: Emulator) -> list[int]:
+    return sorted(content["billed"] for content in emulator.contents())
+
+
+def test_the_same_tables_without_a_batch_at_the_standard_price(empty: Platform, time: Time, now: Enrichment) -> None:
+    run(empty, now, [*TEXTS, TEXTS[0], ""])
+    table = enriched(empty, now)
+    assert table.height == 41
+    assert failed(empty, now)["reason"].to_list() == ["empty_document"]
+    books = time.emulator.accounting()
+    assert (books["batches"], asked(time.emulator)) == (0, 40)
+    assert billed(time.emulator) == [1] * 40
+    price = now.price_at(utc_now())
+    standard = books["asked"]["input_tokens"] * price.standard[0].input
+    standard += books["asked"]["output_tokens"] * price.standard[0].output
+    assert table["cost_usd"].sum() == pytest.approx(standard / 1_000_000)
+    (shard,) = empty.ledger.shards(now.name, P)
+    assert shard.at_most_usd >= table["cost_usd"].sum()
+    assert "emulator" in (shard.batch_id or "")
+
+
+def test_what_has_an_answer_is_not_asked_again_whichever_way_it_came(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    batch = replace(now, mode=Mode.BATCH)
+    run(empty, batch, TEXTS)
+    run(empty, now, [*TEXTS, "One more good thing."])
+    assert asked(time.emulator) == 1
+    run(empty, batch, [*TEXTS, "One more good thing.", "And another."])
+    assert billed(time.emulator) == [1] * 42
+
+
+def test_rows_that_fail_have_the_outcomes_that_they_have_in_a_batch(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    time.emulator.faults(
+        [
+            {"fault": "refusal", "match": "Review 1:", "times": 1},
+            {"fault": "invalid_json", "match": "Review 2:", "times": 1},
+            {"fault": "invalid_json", "match": "Review 3:", "times": 9},
+            {"fault": "invalid", "match": "Review 4:", "times": 9},
+            {"fault": "truncated", "match": "Review 5:", "times": 1},
+        ]
+    )
+    run(empty, now, TEXTS)
+    assert reasons(empty, now) == {"d1": "refusal", "d3": "invalid_answer", "d4": "invalid_request"}
+    assert enriched(empty, now).height == 37
+    assert asked(time.emulator) == 39 + 3  # one was refused unasked, three were asked again in other words
+
+
+def test_a_storm_of_429_and_5xx_is_waited_out_and_nothing_is_asked_twice(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    rules: list[dict[str, object]] = [
+        {"fault": fault, "route": "ask", "times": 12, **more}
+        for fault, more in (("http_429", {"retry_after_s": 0.05}), ("http_500", {}), ("http_503", {}))
+    ]
+    time.emulator.faults([*rules, {"fault": "dropped_before_store", "route": "ask", "times": 5}])
+    run(empty, now, TEXTS)
+    assert enriched(empty, now).height == 40
+    assert billed(time.emulator) == [1] * 40
+
+
+def test_a_provider_that_is_out_of_order_costs_no_attempts(empty: Platform, time: Time, now: Enrichment) -> None:
+    empty.realtime_requests, empty.realtime_retries = 40, 0
+    time.emulator.faults([{"fault": "http_503", "route": "ask"}])
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    (shard,) = empty.ledger.shards(now.name, P)
+    assert shard.state is ShardState.PLANNED
+    assert "503" in shard.message
+    time.emulator.faults([])
+    time.passes(minutes=5)
+    submit(empty, now)
+    finish(empty, now)
+    assert enriched(empty, now)["wave"].to_list() == [1] * 40
+    assert billed(time.emulator) == [1] * 40
+
+
+def test_a_refused_key_holds_the_partition_and_keeps_what_was_answered(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    empty.realtime_requests = 1
+    time.emulator.faults([{"fault": "http_401", "route": "ask", "rate": 0.3, "seed": 3}])
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    finish(empty, now)
+    plan = empty.ledger.plan(now.name, P)
+    assert plan is not None
+    assert "authentication" in plan.held
+    before = asked(time.emulator)
+    assert 0 < before < 40
+    time.emulator.faults([])
+    submit(empty, now)
+    finish(empty, now)
+    assert enriched(empty, now).height == 40
+    assert billed(time.emulator) == [1] * 40
+
+
+def test_a_refused_key_before_any_answer_is_told_at_once(empty: Platform, time: Time, now: Enrichment) -> None:
+    time.emulator.faults([{"fault": "http_401", "route": "ask"}])
+    write_documents(empty, TEXTS)
+    with pytest.raises(SystemicError):
+        submit(empty, now)
+
+
+def _live(root: Path, url: str, enrichment_provider: str) -> None:
+    platform = open_platform(root, url)
+    platform.realtime_requests = 4
+    submit(platform, replace(labels(enrichment_provider), mode=Mode.REALTIME))
+
+
+def test_who_goes_on_after_a_kill_asks_again_only_for_what_was_being_waited_for(
+    tmp_path: Path, time: Time, now: Enrichment
+) -> None:
+    root = tmp_path / "store"
+    platform = open_platform(root, time.emulator.url, time)
+    write_documents(platform, TEXTS)
+    platform.close()
+    time.emulator.faults([{"fault": "slow", "route": "ask", "delay_s": 0.05}])
+    process = PROCESSES.Process(target=_live, args=(root, time.emulator.url, now.provider))
+    process.start()
+    while asked(time.emulator) < 15:
+        assert ended(process, 0.02) is None
+    kill(process)
+
+    time.emulator.faults([])
+    platform = open_platform(root, time.emulator.url, time)
+    reconcile_partition(platform, now.name, P)
+    (shard,) = platform.ledger.shards(now.name, P)
+    assert shard.state is ShardState.SUBMITTED
+    finish(platform, now)
+    assert enriched(platform, now).height == 40
+    twice = [count for count in billed(time.emulator) if count > 1]
+    assert sum(billed(time.emulator)) <= 40 + 4
+    assert set(twice) <= {2}
+    platform.close()
+
+
+def test_a_batch_that_is_late_is_rescued_and_nothing_is_paid_twice(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    late = replace(now, mode=Mode.BATCH, rescue_after_hours=4, reuse_days=0)
+    time.emulator.faults([{"fault": "expired", "match": "Review 1", "times": 1}])
+    time.emulator.hold(True)
+    write_documents(empty, TEXTS)
+    submit(empty, late)
+    time.passes(hours=3)
+    with pytest.raises(AssertionError):
+        finish(empty, late, steps_max=3)
+    assert asked(time.emulator) == 0
+    time.passes(hours=2)
+    time.emulator.hold(False)
+    finish(empty, late)
+    table = enriched(empty, late)
+    assert table.height == 40
+    assert billed(time.emulator) == [1] * 40
+    modes = {shard.wave: shard.mode for shard in empty.ledger.shards(late.name, P)}
+    assert modes[1] is Mode.BATCH
+    assert modes.get(2, Mode.REALTIME) is Mode.REALTIME
+
+
+def test_a_budget_counts_the_standard_price(empty: Platform, time: Time, now: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    batch, realtime = (submit(empty, replace(now, name=f"e_{mode}", mode=mode)) for mode in Mode)
+    charged = {
+        plan.enrichment: sum(shard.at_most_usd for shard in empty.ledger.shards(plan.enrichment, P))
+        for plan in (batch, realtime)
+    }
+    assert charged["e_realtime"] == pytest.approx(2 * charged["e_batch"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"rescue_after_hours": 30.0}, "must be above 0 and below deadline_hours", id="after the deadline"),
+        pytest.param({"rescue_after_hours": 0.0}, "must be above 0 and below deadline_hours", id="at once"),
+    ],
+)
+def test_what_cannot_be_declared(now: Enrichment, changes: dict[str, float], told: str) -> None:
+    with pytest.raises(DeclarationError, match=told):
+        replace(now, **changes).check(["document_id", "text"])  # type: ignore[arg-type]
