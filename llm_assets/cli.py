@@ -497,10 +497,12 @@ def _print_report(out: Console, shown: Demo, report: Report, seconds: float) -> 
 
 
 def _accounting_facts(report: Report) -> dict[str, str]:
+    asked = report.accounting["asked"].get("requests", 0)
     return {
         "batches accepted": console.number(report.accounting["batches"]),
         "requests accepted": console.number(report.accounting["requests"]),
         "requests billed": console.number(report.accounting["billed"]),
+        **({"answered in real time": console.number(asked)} if asked else {}),
         "asked again, the first answer was of no use": console.number(report.asked_again),
         "paid twice for the same answer": console.number(report.paid_twice),
     }
