@@ -29,6 +29,7 @@ from rich.live import Live
 from rich.text import Text
 
 from llm_assets import console
+from llm_assets.corpus import slice_file
 from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
@@ -263,6 +264,22 @@ def emulator(
     os.execv(sys.executable, command)  # noqa: S606 (the emulator takes this process over, signals and all)
 
 
+@app.command("slice")
+def slice_(
+    source: Annotated[Path, typer.Argument(help="A CSV, JSON Lines or Parquet file.", exists=True, dir_okay=False)],
+    folder: Annotated[Path, typer.Argument(help="Where the slices go: the folder of `path`.", file_okay=False)],
+    rows: Annotated[int, typer.Option(min=1, help="How many rows a slice has.")] = 100_000,
+) -> None:
+    """Cut a large file into slices, each a partition of documents that are `partitioned_by: file`."""
+    out = _console()
+    with _errors_exit(_MISUSED), out.status("Slicing") as busy:
+        written = []
+        for path in slice_file(source, folder, rows):
+            busy.update(f"Slicing: {path.name}")
+            written.append(path)
+    out.print(f"{len(written):,} slices of up to {rows:,} rows in {folder}", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def accept(
     name: Annotated[str, typer.Argument(help="The evaluation's name.")],
@@ -315,7 +332,10 @@ def _watch(shown: Demo, out: Console) -> None:
     out.print(f"Emulated providers at http://{HOST}:{shown.emulator_port}, answered by {answered_by}", highlight=False)
     out.print(f"Dagster's UI       at {shown.url}", highlight=False)
     runs = shown.launch()
-    out.print(f"Started {len(runs)} runs; from here on the sensor does the rest, every {POLL_SECONDS} s.", style="dim")
+    started = (
+        f"Started {len(runs)} runs; from here on the sensor does" if runs else "Nothing is launched: the sensors do"
+    )
+    out.print(f"{started} the rest, every {POLL_SECONDS} s.", style="dim")
     out.print()
     with _line_ended(out), Live(console=out, refresh_per_second=4) as live:
         for found in shown.watch(runs):

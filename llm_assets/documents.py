@@ -111,6 +111,16 @@ class DocumentSource:
         found = map(Path, glob.glob(str(Path(base) / pattern), recursive=True))  # noqa: PTH207
         return sorted(path for path in found if path.is_file())
 
+    def partition_keys(self) -> list[str]:
+        """The partitions that there are files for: what stands where the path says `{partition}`."""
+        before, *rest = (part.split("*") for part in self.path.split(PARTITION))
+        pattern = "[^/]*".join(map(re.escape, before)) + "(?P<key>[^/]+?)"
+        pattern += "(?P=key)".join("[^/]*".join(map(re.escape, part)) for part in rest)
+        named = re.compile(pattern)
+        found = glob.glob(str(Path(glob.escape(str(self.base))) / self.path.replace(PARTITION, "*")))  # noqa: PTH207
+        relative = (Path(path).relative_to(self.base).as_posix() for path in found if Path(path).is_file())
+        return sorted({match["key"] for path in relative if (match := named.fullmatch(path))})
+
     def looked_for(self, partition: str) -> str:
         """Where the partition's files are looked for, as a person would write it."""
         return str(self.base / self.path.replace("{partition}", partition))

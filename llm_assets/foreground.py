@@ -40,6 +40,7 @@ class Target:
     documents: dg.AssetKey
     job: dg.JobDefinition = field(repr=False)
     declared: Enrichment = field(repr=False)
+    dynamic: str = ""  # the name of the partitions, where they are not known beforehand
 
     @property
     def batches(self) -> dg.AssetKey:
@@ -62,7 +63,8 @@ def find_target(enrichment: str, partition: str) -> Target:
     batches = graph.get(asset_key(enrichment, "batches"))
     partitions = batches.partitions_def
     assert partitions is not None
-    if not partitions.has_partition_key(partition):
+    is_dynamic = isinstance(partitions, dg.DynamicPartitionsDefinition)
+    if not is_dynamic and not partitions.has_partition_key(partition):
         raise LLMAssetsError(f"{enrichment} has no partition {partition!r}; {_which(partitions)}")
     return Target(
         enrichment=enrichment,
@@ -70,6 +72,7 @@ def find_target(enrichment: str, partition: str) -> Target:
         provider=str(batches.metadata["provider"]),
         documents=next(iter(batches.parent_keys)),
         job=definitions.resolve_implicit_global_asset_job_def(),
+        dynamic=str(partitions.name) if isinstance(partitions, dg.DynamicPartitionsDefinition) else "",
         declared=DECLARED[enrichment],
     )
 
@@ -172,6 +175,8 @@ class Foreground:
             self.on_problem(problem)
 
     def _materialize(self, *assets: dg.AssetKey, retry_failed: bool = False) -> None:
+        if self.target.dynamic:
+            self.instance.add_dynamic_partitions(self.target.dynamic, [self.target.partition])
         config = {f"{self.target.enrichment}__batches": {"config": {"retry_failed": True}}} if retry_failed else {}
         result = self.target.job.execute_in_process(
             run_config={**_QUIET, "ops": config},

@@ -38,11 +38,12 @@ class BatchCompletion(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The sensor `batch_completion`, for all enrichments of this project, and one for what follows them."""
-        names = [enrichment.name for enrichment in context.component_tree.get_all_components(Enrichment)]
+        enrichments = context.component_tree.get_all_components(Enrichment)
+        names = [enrichment.name for enrichment in enrichments]
         sensors: list[dg.SensorDefinition] = [completion_sensor(names, self.every_seconds)] if names else []
         tree = context.component_tree
         follows: list[type[dg.Component]] = [DerivedDocuments, Evaluation]
-        if any(tree.get_all_components(kind) for kind in follows):
+        if any(one.follow for one in enrichments) or any(tree.get_all_components(kind) for kind in follows):
             sensors.append(following_sensor(self.every_seconds))
         return dg.Definitions(sensors=sensors)
 

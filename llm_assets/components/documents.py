@@ -1,5 +1,6 @@
 """The component `Documents`: files in a folder → a partitioned table of documents."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,11 @@ def find_documents(
 
 
 class Documents(DocumentsComponent):
-    """Documents from CSV, JSONL or Parquet files, a file (or several) for each daily partition.
+    """Documents from CSV, JSONL or Parquet files, a file (or several) for each partition.
 
+    Partitions are days from `start_date` on, or, `partitioned_by: file`, whatever stands in the files' names where the
+    path says `{partition}`: a sensor adds each as its files arrive, and materializes it. With `watch: false` that sensor
+    is off until somebody switches it on.
     `path` holds `{partition}` and is relative to the folder of the declaration. The id and text columns become
     `document_id` and `text`. Prompts may use these and what `columns` declares (name: string | integer | number |
     boolean | date | datetime); other columns are kept as they are read.
@@ -78,8 +82,10 @@ class Documents(DocumentsComponent):
     path: str
     id_column: str
     text_column: str
-    start_date: str
+    start_date: str | None = None
     timezone: str = "UTC"
+    partitioned_by: str = "day"
+    watch: bool = True
     format: str | None = None
     columns: Mapping[str, str] = {}
     description: str | None = None
@@ -102,17 +108,29 @@ class Documents(DocumentsComponent):
         self, context: dg.ComponentLoadContext, source: str, within: Sequence[str] = ()
     ) -> DocumentsTable:
         """The columns that are declared, and the days."""
-        return DocumentsTable(self.source(Path()).schema, self.partitions())
+        return DocumentsTable(self.source(Path()).schema, self.partitions(source))
 
-    def partitions(self) -> dg.DailyPartitionsDefinition:
-        """The days that there are documents for."""
-        return dg.DailyPartitionsDefinition(start_date=self.start_date, timezone=self.timezone)
+    def partitions(self, source: str) -> dg.PartitionsDefinition[str]:
+        """The days, or the files, that there are documents for."""
+        if self.partitioned_by == "file" and self.start_date is None:
+            return dg.DynamicPartitionsDefinition(name=f"documents_{self.name}")
+        if self.partitioned_by == "day" and self.start_date is not None:
+            return dg.DailyPartitionsDefinition(start_date=self.start_date, timezone=self.timezone)
+        dated = "with" if self.start_date else "without"
+        raise DeclarationError(
+            source,
+            f"partitioned_by is {self.partitioned_by!r} {dated} a start_date; write `day` with one, or `file` without",
+        )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `documents/<name>`."""
         source = self.source(declared_in(context))
         source.check()
-        return dg.Definitions(assets=[documents_asset(source, self.partitions(), self.description, self.owners)])
+        partitions = self.partitions(source.source)
+        asset = documents_asset(source, partitions, self.description, self.owners)
+        if not isinstance(partitions, dg.DynamicPartitionsDefinition):
+            return dg.Definitions(assets=[asset])
+        return dg.Definitions(assets=[asset], sensors=[arrivals_sensor(source, partitions, is_on=self.watch)])
 
 
 def declared_in(context: dg.ComponentLoadContext) -> Path:
@@ -161,6 +179,42 @@ def documents_asset(
         )
 
     return documents
+
+
+# How many partitions are added at once, and how long a file must be left alone before it counts as there.
+_ARRIVALS_MAX = 25
+_SETTLED_SECONDS = 10
+
+
+def arrivals_sensor(
+    source: DocumentSource, partitions: dg.DynamicPartitionsDefinition, *, is_on: bool
+) -> dg.SensorDefinition:
+    """The sensor that adds a partition when its files have arrived, and materializes its documents."""
+    key = documents_key(source.name)
+
+    @dg.sensor(
+        name=f"{source.name}_arrivals",
+        description=f"Adds a partition for each {source.path} that arrives.",
+        asset_selection=dg.AssetSelection.assets(key),
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED,
+    )
+    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
+        settled = time.time() - _SETTLED_SECONDS
+        new = [
+            name
+            for name in source.partition_keys()
+            if name not in known and all(file.stat().st_mtime <= settled for file in source.files(name))
+        ][:_ARRIVALS_MAX]
+        if not new:
+            return dg.SkipReason(f"{len(known)} partitions, no new files at {source.base / source.path}")
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_key=name, partition_key=name, asset_selection=[key]) for name in new],
+            dynamic_partitions_requests=[partitions.build_add_request(new)],
+        )
+
+    return arrivals
 
 
 COLUMNS = {

@@ -71,7 +71,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     `prompt` names a file beside the declaration: turns under `system:`, `user:` and `assistant:` lines, in Jinja
     syntax, with the documents' columns as variables. The answer's form is `output` (fields with types, enums and
     descriptions), `output_class` (the import path of a Pydantic model) or `embedding` (a vector of the text, or of what
-    a prompt makes of it).
+    a prompt makes of it). With `follow` a partition is sent by itself when its documents were materialized.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     mode: str = "batch"
     rescue_after_hours: float | None = None
     nightly: str | None = None
+    follow: bool = False
     description: str | None = None
     owners: Sequence[str] = ()
 
@@ -109,11 +110,16 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
         folder = declared_in(context)
         declared = self.declared(folder, spending_of(context))
         table = find_documents(context, self.documents, declared.source)
+        if self.nightly is not None and isinstance(table.partitions, dg.DynamicPartitionsDefinition):
+            raise DeclarationError(
+                declared.source,
+                f"nightly is for days, but {self.documents} has a partition a file; write `follow: true`",
+            )
         return enrichment_definitions(
             declared,
             table,
             table.partitions,
-            follows=table.is_derived,
+            follows=self.follow or table.is_derived,
             nightly=self.nightly,
             description=self.description,
             owners=self.owners,

@@ -15,6 +15,7 @@ class KindName(StrEnum):
     EMBEDDINGS = "embeddings"
     EVALUATION = "evaluation"
     REALTIME = "realtime"
+    CORPUS = "corpus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Kind:
     `answer` is the output field that is shown beside a document. `label` is the documents' column in which a person
     said what it should be; without one no accuracy is told. `following` are the enrichments whose documents are made of
     the others' answers: nobody launches them. Answers of those in `shown` (none: all) stand beside the documents.
-    `model` is what answers such questions best. An `evaluation` compares them in the end.
+    `model` is what answers such questions best. When documents are `arriving`, nobody launches anything. An
+    `evaluation` compares them in the end.
     """
 
     documents: str
@@ -35,6 +37,7 @@ class Kind:
     following: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     model: str = "smollm2"
+    arriving: bool = False
     evaluation: str = ""
 
     @property
@@ -91,5 +94,14 @@ KINDS = {
         answer="sentiment",
         label="label",
         model="scripted",
+    ),
+    KindName.CORPUS: Kind(
+        documents="letters",
+        enrichments=(),
+        following=("letter_topics",),
+        partitions=("1987", "1988", "1989"),
+        answer="topic",
+        model="scripted",
+        arriving=True,
     ),
 }

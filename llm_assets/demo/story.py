@@ -35,7 +35,7 @@ FAULTS = Path(__file__).with_name("faults.yaml")
 POLL_SECONDS = 5
 _FAKE_KEY = "emulator"
 # What could lead the processes to anything but this demo's own store, instance and emulator.
-_NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "DAGSTER_", "LLM_ASSETS_ROOT", "LLM_ASSETS_LEDGER_URL")
+_NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "DAGSTER_", "LLM_ASSETS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ class Demo:
     def launch(self) -> list[str]:
         """Start a run for each partition of the kind: documents and all batches. The sensor does the rest."""
         kind = self.options.kind
+        if kind.arriving:
+            return []
         assets = [["documents", kind.documents], *([name, "batches"] for name in kind.enrichments)]
         return [self.webserver.launch(partition, assets) for partition in kind.partitions]
 
@@ -232,6 +234,7 @@ class Demo:
             "OPENAI_BASE_URL": f"{emulator}/v1",
             "LLM_ASSETS_ROOT": str(self.options.folder / "store"),
             "LLM_ASSETS_POLL_SECONDS": str(POLL_SECONDS),
+            "LLM_ASSETS_WATCH": str(self.options.kind.arriving).lower(),
             "DAGSTER_HOME": str(self.options.folder / "dagster_home"),
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "NO_PROXY": "127.0.0.1,localhost",

@@ -1,0 +1,123 @@
+"""A corpus in Dagster: partitions that come with their files, and what follows them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+from llm_assets.components.resources import PlatformResource
+from llm_assets.definitions import defs
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+
+CORPUS: dict[str, Any] = {key: value for key, value in DOCUMENTS.items() if key != "start_date"}
+CORPUS |= {"partitioned_by": "file", "path": "../../../corpus/{partition}.csv"}
+FOLLOWING = ENRICHMENT | {"follow": True}
+
+
+class Project:
+    """Definitions of a corpus, and the folder in which its files arrive."""
+
+    def __init__(self, definitions: dg.Definitions, folder: Path) -> None:
+        self.definitions, self.folder = definitions, folder
+
+    def arrive(self, name: str, *, age_s: float = 60) -> None:
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"{name}.csv"
+        path.write_text("id,body,product\n1,fine,kettle\n")
+        now = path.stat().st_mtime - age_s
+        os.utime(path, (now, now))
+
+    def tick(self, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+        sensor = self.definitions.resolve_sensor_def("reviews_arrivals")
+        result = sensor(dg.build_sensor_context(instance=instance))
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as opened:
+        yield opened
+
+
+def load(documents: dict[str, Any], enrichment: dict[str, Any]) -> Iterator[Project]:
+    with create_defs_folder_sandbox() as sandbox:
+        for name, kind, attributes in (
+            ("reviews", "Documents", documents),
+            ("topic", "Enrichment", enrichment),
+            ("completion", "BatchCompletion", {"every_seconds": 30}),
+        ):
+            there = sandbox.defs_folder_path / name
+            there.mkdir()
+            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": attributes})
+            (there / "defs.yaml").write_text(text)
+        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
+        with sandbox.build_all_defs() as definitions:
+            platform = dg.Definitions(resources={"platform": PlatformResource()})
+            folder = (sandbox.defs_folder_path / "reviews" / "../../../corpus").resolve()
+            yield Project(dg.Definitions.merge(definitions, platform), folder)
+
+
+@pytest.fixture
+def project() -> Iterator[Project]:
+    yield from load(CORPUS, FOLLOWING)
+
+
+def test_a_partition_comes_with_its_file_once_that_is_left_alone(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    assert isinstance(project.tick(instance), dg.SkipReason)
+    project.arrive("1987")
+    project.arrive("1988", age_s=0)
+    found = project.tick(instance)
+    assert isinstance(found, dg.SensorResult)
+    assert [request.partition_key for request in found.run_requests or ()] == ["1987"]
+    (added,) = found.dynamic_partitions_requests or ()
+    assert isinstance(added, dg.AddDynamicPartitionsRequest)
+    instance.add_dynamic_partitions(added.partitions_def_name, list(added.partition_keys))
+    assert isinstance(project.tick(instance), dg.SkipReason)
+    project.arrive("1988")
+    found = project.tick(instance)
+    assert isinstance(found, dg.SensorResult)
+    assert [request.partition_key for request in found.run_requests or ()] == ["1988"]
+
+
+@pytest.mark.parametrize(("watch", "status"), [(True, "RUNNING"), (False, "STOPPED")])
+def test_the_sensor_is_on_unless_it_is_told_not_to_watch(watch: bool, status: str) -> None:
+    project = next(load(CORPUS | {"watch": watch}, FOLLOWING))
+    assert project.definitions.resolve_sensor_def("reviews_arrivals").default_status.value == status
+
+
+def test_nothing_that_is_shipped_is_sent_because_a_daemon_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLM_ASSETS_WATCH", raising=False)
+    assert defs().resolve_sensor_def("letters_arrivals").default_status.value == "STOPPED"
+
+
+def test_an_enrichment_follows_its_documents_where_it_is_told_to(project: Project) -> None:
+    batches = project.definitions.resolve_asset_graph().get(dg.AssetKey(["topic", "batches"]))
+    assert batches.automation_condition is not None
+    assert project.definitions.resolve_sensor_def("following")
+
+
+@pytest.mark.parametrize(
+    ("documents", "enrichment", "told"),
+    [
+        pytest.param(
+            CORPUS | {"start_date": "2026-11-01"}, {}, "'file' with a start_date; write", id="files from a day on"
+        ),
+        pytest.param(
+            CORPUS | {"partitioned_by": "day"}, {}, "'day' without a start_date; write", id="days without one"
+        ),
+        pytest.param(CORPUS | {"partitioned_by": "week"}, {}, "'week' without a start_date", id="something else"),
+        pytest.param(CORPUS, {"nightly": "02:00"}, "nightly is for days, but reviews has", id="nightly files"),
+    ],
+)
+def test_what_is_no_partitioning_is_told(documents: dict[str, Any], enrichment: dict[str, Any], told: str) -> None:
+    with pytest.raises(Exception, match=r".") as raised:
+        next(load(documents, FOLLOWING | enrichment))
+    assert any("defs.yaml" in cause and told in cause for cause in causes(raised.value)), list(causes(raised.value))
