@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
+from llm_assets import errors
 from llm_assets.components.documents import NO_FILE
 from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
 from llm_assets.definitions import defs
@@ -26,6 +27,8 @@ from llm_assets.status import PartitionStatus, partition_status, permanent_failu
 from llm_assets.waves import Step
 
 _CALLS_MAX = 25
+# Errors whose words are enough.
+_OURS = {name for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, LLMAssetsError)}
 # Dagster's own log stays silent: what fails is said here, once.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -210,5 +213,6 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         while error is not None and error.cause is not None:
             error = error.cause
         if error is not None:
-            return f"{error.cls_name}: {error.message.partition(': ')[2] or error.message}".strip()
+            said = (error.message.partition(": ")[2] or error.message).strip()
+            return said if error.cls_name in _OURS else f"{error.cls_name}: {said}"
     return "the run failed before its first step"

@@ -11,6 +11,7 @@ import polars as pl
 
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
+from llm_assets.components.scaffolding import DocumentsScaffolder
 from llm_assets.documents import DocumentSource
 from llm_assets.errors import DeclarationError
 
@@ -68,12 +69,14 @@ def find_documents(
     return there[name].documents_table(context, source, within)
 
 
+@dg.scaffold_with(DocumentsScaffolder)
 class Documents(DocumentsComponent):
     """Documents from CSV, JSONL or Parquet files, a file (or several) for each partition.
 
     Partitions are days from `start_date` on, or, `partitioned_by: file`, whatever stands in the files' names where the
-    path says `{partition}`: a sensor adds each as its files arrive, and materializes it. With `watch: false` that sensor
-    is off until somebody switches it on.
+    path says `{partition}`: a sensor adds each as its files arrive, and materializes it. `watch: false` leaves that
+    sensor off until somebody switches it on.
+
     `path` holds `{partition}` and is relative to the folder of the declaration. The id and text columns become
     `document_id` and `text`. Prompts may use these and what `columns` declares (name: string | integer | number |
     boolean | date | datetime); other columns are kept as they are read.

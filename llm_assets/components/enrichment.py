@@ -24,6 +24,7 @@ from llm_assets.components.metadata import (
     submission_metadata,
 )
 from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_process
+from llm_assets.components.scaffolding import EnrichmentScaffolder
 from llm_assets.components.spending import Spending, spending_of
 from llm_assets.embedding import Embedding
 from llm_assets.enrichment import Enrichment as Declared
@@ -65,6 +66,7 @@ class BudgetOfEnrichment(dg.Model, dg.Resolvable):
     day_usd: float | None = None
 
 
+@dg.scaffold_with(EnrichmentScaffolder)
 class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     """Asks a model the same question about every document of a table, through a provider's batch API.
 
