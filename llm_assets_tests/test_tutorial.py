@@ -1,0 +1,62 @@
+"""The tutorial, word for word, in a copy of the project; and what `dg scaffold` refuses."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_assets.demo import free_port
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The project as somebody else has it."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "llm_assets", folder / "llm_assets", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run in the copy, with its code and nothing of the user's environment that leads elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLM_ASSETS_", "DAGSTER_"))}
+    environment = kept | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(folder), "NO_COLOR": "1"}
+    command = ["bash", "-euc", script]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+def test_the_tutorial_leads_from_a_file_to_answers(copy: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
+    script = "\n".join(["trap 'kill %1' EXIT", *blocks]).replace("8089", str(free_port(0)))
+
+    done = shell(script, copy)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All definitions loaded successfully." in done.stdout
+    answers = dict(re.findall(r"│ (T-\d) +┆ \w+ +┆ (\w+) +│", done.stdout))
+    assert answers == {"T-1": "negative", "T-2": "positive", "T-3": "neutral"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        pytest.param(
+            "Enrichment Ticket-Mood", "'Ticket-Mood' is no name: lower-case letters", id="a name that is none"
+        ),
+        pytest.param("Documents tickets --format python", "only YAML is scaffolded", id="Python"),
+    ],
+)
+def test_what_is_not_scaffolded_is_told(copy: Path, arguments: str, told: str) -> None:
+    done = shell(f"dg scaffold defs llm_assets.components.{arguments}", copy)
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
