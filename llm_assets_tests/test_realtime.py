@@ -8,7 +8,7 @@ import pytest
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.platform import Platform, utc_now
-from llm_assets.reconciliation import reconcile_partition
+from llm_assets.reconciliation import other_accounts, reconcile_partition
 from llm_assets.records import Mode, ShardState
 from llm_assets_tests.crashes import PROCESSES, ended, kill
 from llm_assets_tests.emulator_process import Emulator
@@ -175,6 +175,29 @@ def test_who_goes_on_after_a_kill_asks_again_only_for_what_was_being_waited_for(
     assert sum(billed(time.emulator)) <= 40 + 4
     assert set(twice) <= {2}
     platform.close()
+
+
+def test_answers_that_lie_in_the_store_are_collected_with_another_key_and_prove_no_account(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    keys = {name: replace(found, api_key="another") for name, found in empty.credentials.items()}
+    later = Platform(empty.store, empty.ledger, keys, clock=time)
+    assert other_accounts(later) == []
+    finish(later, now)
+    assert enriched(later, now).height == 40
+    assert billed(time.emulator) == [1] * 40
+
+
+def test_what_is_asked_in_real_time_takes_no_room_in_the_queue_of_batches(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    (shard,) = empty.ledger.shards(now.name, P)
+    assert shard.state is ShardState.SUBMITTED
+    assert empty.ledger.queue(now.provider, None) == []
 
 
 def test_a_batch_that_is_late_is_rescued_and_nothing_is_paid_twice(

@@ -176,7 +176,7 @@ class Ledger:
 
     def queue(self, provider: str, model_name: str | None) -> list[Shard]:
         """The shards of all partitions that are planned or with this provider, for one model or for all."""
-        wanted = (shards.c.provider == provider) & shards.c.state.in_(ACTIVE)
+        wanted = (shards.c.provider == provider) & (shards.c.mode == Mode.BATCH) & shards.c.state.in_(ACTIVE)
         return self._rows(shards, Shard, wanted & (shards.c.model_name == model_name if model_name else sa.true()))
 
     def known_batches(self, batch_ids: Iterable[str]) -> frozenset[str]:
