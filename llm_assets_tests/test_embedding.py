@@ -81,6 +81,9 @@ def test_a_result_is_its_vector(found: bytes, text: str | None, reason: Reason |
     [
         pytest.param(base64(0.6, 0.8), None, id="a vector"),
         pytest.param("not base64!", "the vector is not encoded as base64", id="no base64"),
+        pytest.param(
+            f"{base64(0.6, 0.8)[:4]}!{base64(0.6, 0.8)[4:]}", "the vector is not encoded as base64", id="a mark"
+        ),
         pytest.param("ü", "the vector is not encoded as base64", id="no ASCII"),
         pytest.param("", "the vector has 0 dimensions, not 2", id="nothing"),
         pytest.param(base64(1), "the vector has 1 dimensions, not 2", id="too short"),

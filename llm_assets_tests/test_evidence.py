@@ -7,10 +7,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from llm_assets.collection import collect_partition
 from llm_assets.evidence import path_problem, unsupported
 from llm_assets.output_schema import OutputSchema
 from llm_assets.platform import Platform
-from llm_assets_tests.platforms import Time, enriched, labels, run
+from llm_assets_tests.platforms import P, Time, enriched, finish, labels, run, submit, write_documents
 
 TEXT = "Sold by HALLOWAY\n Timber on 3 November 2026: EUR 1,204.50 (also 1.204,75), 12,5 m, 1'000'000 nails."
 
@@ -79,6 +80,18 @@ def test_what_the_text_does_not_hold_is_named_beside_the_answer(empty: Platform,
     assert table["vendor"].to_list()[:2] == ["Ash & Sons", "Birch Ltd"]
 
 
+def test_of_documents_that_were_read_again_nothing_is_said(empty: Platform) -> None:
+    output = OutputSchema.from_fields("invoice", FIELDS, "")
+    looked = replace(labels("anthropic"), output=output, evidence=("vendor",))
+    write_documents(empty, TEXTS)
+    submit(empty, looked)
+    documents = empty.store.documents("texts", P)
+    empty.store.write(documents, empty.store.scan(documents).collect().reverse())
+    finish(empty, looked)
+    collect_partition(empty, looked, P)
+    assert enriched(empty, looked)["unsupported"].to_list() == [None, None, None]
+
+
 def test_declaring_evidence_later_asks_nothing_again(empty: Platform, time: Time) -> None:
     output = OutputSchema.from_fields("invoice", FIELDS, "")
     plain = replace(labels("anthropic"), output=output)
@@ -86,6 +99,7 @@ def test_declaring_evidence_later_asks_nothing_again(empty: Platform, time: Time
     assert "unsupported" not in enriched(empty, plain).columns
     before = time.emulator.accounting()["requests"]
     looked = replace(plain, evidence=("total",))
+    assert submit(empty, looked).published_at is None  # the sensor sees that there is something to publish
     run(empty, looked, TEXTS)
     assert enriched(empty, looked)["unsupported"].to_list() == [[], ["total"], ["total"]]
     assert time.emulator.accounting()["requests"] == before

@@ -1,5 +1,6 @@
 """The real-time path: the same tables without a batch, and nothing asked twice but what was being waited for."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import pytest
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import DeclarationError, SystemicError
+from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
+from llm_assets.providers.realtime import JOURNAL
 from llm_assets.reconciliation import other_accounts, reconcile_partition
-from llm_assets.records import Mode, ShardState
+from llm_assets.records import Mode, Quota, ShardState
+from llm_assets.submission import send_planned
 from llm_assets_tests.crashes import PROCESSES, ended, kill
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
@@ -203,8 +207,7 @@ def test_what_is_asked_in_real_time_takes_no_room_in_the_queue_of_batches(
 def test_a_batch_that_is_late_is_rescued_and_nothing_is_paid_twice(
     empty: Platform, time: Time, now: Enrichment
 ) -> None:
-    late = replace(now, mode=Mode.BATCH, rescue_after_hours=4, reuse_days=0)
-    time.emulator.faults([{"fault": "expired", "match": "Review 1", "times": 1}])
+    late = replace(now, mode=Mode.BATCH, rescue_after_hours=4)
     time.emulator.hold(True)
     write_documents(empty, TEXTS)
     submit(empty, late)
@@ -213,14 +216,78 @@ def test_a_batch_that_is_late_is_rescued_and_nothing_is_paid_twice(
         finish(empty, late, steps_max=3)
     assert asked(time.emulator) == 0
     time.passes(hours=2)
-    time.emulator.hold(False)
     finish(empty, late)
-    table = enriched(empty, late)
-    assert table.height == 40
+    assert enriched(empty, late).height == 40
+    assert asked(time.emulator) == 40
     assert billed(time.emulator) == [1] * 40
     modes = {shard.wave: shard.mode for shard in empty.ledger.shards(late.name, P)}
-    assert modes[1] is Mode.BATCH
-    assert modes.get(2, Mode.REALTIME) is Mode.REALTIME
+    assert modes == {1: Mode.BATCH, 2: Mode.REALTIME}
+
+
+def calls(emulator: Emulator, enrichment: Enrichment) -> int:
+    return emulator.calls()[f"{enrichment.provider}.ask"]
+
+
+def test_nothing_more_is_asked_when_the_money_is_gone(empty: Platform, time: Time, now: Enrichment) -> None:
+    empty.realtime_requests, empty.realtime_retries = 1, 0
+    time.emulator.faults([{"fault": "billing", "match": "Review 7:"}])
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    finish(empty, now)
+    plan = empty.ledger.plan(now.name, P)
+    assert plan is not None
+    assert "billing" in plan.held
+    assert calls(time.emulator, now) == asked(time.emulator) + 1 == 8
+
+
+@pytest.mark.parametrize(
+    ("is_bad", "asked_of_60"),
+    [
+        pytest.param(lambda number: number % 2 == 1, 60, id="every other one fails"),
+        pytest.param(lambda number: True, 20, id="all fail"),
+    ],
+)
+def test_a_provider_is_left_alone_when_many_fail_in_a_row(
+    empty: Platform, time: Time, now: Enrichment, is_bad: Callable[[int], bool], asked_of_60: int
+) -> None:
+    empty.realtime_requests, empty.realtime_retries = 1, 0
+    time.emulator.faults([{"fault": "overloaded", "match": "bad"}])
+    write_documents(empty, [f"{'bad' if is_bad(number) else 'fine'} {number}" for number in range(60)])
+    submit(empty, now)
+    assert calls(time.emulator, now) == asked_of_60
+
+
+def test_an_answer_that_was_cut_in_the_journal_is_asked_for_again_and_the_others_count(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    (journal,) = empty.store.root.rglob(f"*{JOURNAL}")
+    journal.write_bytes(journal.read_bytes()[:-10])
+    finish(empty, now, steps_max=6)
+    assert enriched(empty, now).height == 40
+    assert asked(time.emulator) == 41
+
+
+def test_a_claim_without_an_answer_is_asked_again_at_once(tmp_path: Path, time: Time, now: Enrichment) -> None:
+    root = tmp_path / "store"
+    platform = open_platform(root, time.emulator.url, time)
+    write_documents(platform, TEXTS)
+    time.emulator.faults([{"fault": "slow", "route": "ask", "delay_s": 30}])
+    process = PROCESSES.Process(target=_live, args=(root, time.emulator.url, now.provider))
+    process.start()
+    while not time.emulator.calls().get(f"{now.provider}.ask"):
+        assert ended(process, 0.02) is None
+    kill(process)
+    reconcile_partition(platform, now.name, P)
+    assert [shard.state for shard in platform.ledger.shards(now.name, P)] == [ShardState.PLANNED]
+    platform.close()
+
+
+def test_a_quota_is_for_batches(empty: Platform, time: Time, now: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    plan = plan_partition(empty, now, P)
+    assert send_planned(empty, plan, Quota(requests=1)).requests == 40
 
 
 def test_a_budget_counts_the_standard_price(empty: Platform, time: Time, now: Enrichment) -> None:
