@@ -224,7 +224,7 @@ def test_status_of_nothing_makes_nothing(tmp_path: Path, emulator: int) -> None:
         pytest.param(
             ["reviw_sentiment", "--partition", PARTITION],
             {},
-            "no enrichment is called 'reviw_sentiment'; there are: invoice_fields, minutes_part_summary, ",
+            "no enrichment is called 'reviw_sentiment'; there are: invoice_fields, ",
             id="unknown-name",
         ),
         pytest.param(

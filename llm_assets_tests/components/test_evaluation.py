@@ -21,6 +21,7 @@ from llm_assets_tests.emulator_process import Emulator
 DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
 CELLS = ("review_sentiment", "review_sentiment_openai", "review_sentiment_zero_shot")
 COMPARISON = dg.AssetKey(["sentiment_evaluation", "comparison"])
+LOOKED_AT = dg.AssetSelection.assets(COMPARISON)
 EVALUATION: dict[str, Any] = {
     "name": "topics",
     "documents": "reviews",
@@ -171,9 +172,9 @@ def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypat
 
 def test_the_comparison_follows_its_cells(instance: dg.DagsterInstance) -> None:
     definitions = defs()
-    before = dg.evaluate_automation_conditions(definitions, instance)
+    before = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT)
     answer_all(definitions, instance, DAYS[0])
-    after = dg.evaluate_automation_conditions(definitions, instance, cursor=before.cursor)
+    after = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=before.cursor)
     assert COMPARISON in {result.key for result in after.results if result.true_subset.size}
-    again = dg.evaluate_automation_conditions(definitions, instance, cursor=after.cursor)
+    again = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=after.cursor)
     assert again.total_requested == 0
