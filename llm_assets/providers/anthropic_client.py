@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
+from urllib.parse import urljoin
 
 import httpx2
 import msgspec
@@ -122,6 +123,8 @@ class AnthropicClient:
         if not batch.outputs:
             raise NotThere(f"{NAME} download: batch {batch.batch_id} has no results URL", code="no_results")
         url = batch.outputs[0]
+        if url.startswith("/") and not url.startswith("//"):  # some servers say only where it is on them
+            url = urljoin(self.base_url, url)
         if not same_origin(url, self.base_url):
             raise SystemicError(_foreign(url, self.base_url), code="foreign_results_url")
         with _asking("download", Effect.READ), closing(self._stream(url)) as reply:

@@ -643,6 +643,16 @@ def test_download(server: Server, connect: Callable[[str], Client], tmp_path: Pa
     assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+def test_results_at_a_path_are_those_of_the_server_itself(
+    server: Server, connect: Callable[[str], Client], tmp_path: Path
+) -> None:
+    server.will(Reply(body=LINES, content_type="application/x-jsonl"))
+    batch = replace(ended("anthropic", server), outputs=("/v1/results/b1",))
+    (path,) = connect("anthropic").download(batch, tmp_path)
+    assert path.read_bytes() == LINES
+    assert server.asked[0].path == "/v1/results/b1"
+
+
 def test_openai_downloads_both_files(server: Server, connect: Callable[[str], Client], tmp_path: Path) -> None:
     def answer(asked: Asked) -> Reply:
         return Reply(body=asked.path.encode(), content_type="application/octet-stream")
@@ -698,7 +708,6 @@ def test_a_download_that_does_not_begin(
         "http://127.0.0.1/results",
         "http://user@evil.example:{port}/results",
         "//127.0.0.1:{port}/results",
-        "/results",
         "http://[",
         "",
     ],
