@@ -18,7 +18,7 @@ from llm_assets.reconciliation import OpenClaim, OtherAccount
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
 
-_WIDE = 100
+_WIDE = 112
 _STEPS = {
     Step.SUBMIT: Text("to send", "yellow"),
     Step.WAIT: Text("waiting", "cyan"),
@@ -57,16 +57,16 @@ def duration(seconds: float) -> str:
 def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Table:
     """A row for each partition, and the totals; what is in flight reads: finished/requests in batches.
 
-    In a narrow console it does without documents, what is due, and the year.
+    In a narrow console it does without documents, what is due, what it cost, and the year.
     """
     wide = width >= _WIDE
-    shown = range(8) if wide else (0, 1, 3, 4, 5, 7)
+    shown = range(9) if wide else (0, 1, 3, 4, 5, 8)
     counts = ("documents", "requests", "wave", "in flight", "due")
-    names = ("enrichment", "partition", *counts, "published (UTC)" if wide else "published")
+    names = ("enrichment", "partition", *counts, "cost", "published (UTC)" if wide else "published")
     found = table()
     for index in shown:
         name = names[index]
-        found.add_column(name, justify="right" if 1 < index < 7 else "left", no_wrap=index > 1, overflow="fold")
+        found.add_column(name, justify="right" if 1 < index < 8 else "left", no_wrap=index > 1, overflow="fold")
     for status in statuses:
         cells = _status_cells(status, year=wide)
         found.add_row(*(cells[index] for index in shown))
@@ -226,6 +226,7 @@ def _status_cells(status: PartitionStatus, *, year: bool) -> list[str | Text]:
         number(status.wave),
         _in_flight([status]),
         number(status.requests_due),
+        usd(status.cost_usd) if status.cost_usd else "",
         Text(when if year else when[5:], "green") if published else _STEPS[status.step],
     ]
 
@@ -239,6 +240,7 @@ def _total_cells(statuses: Sequence[PartitionStatus]) -> list[str]:
         "",
         _in_flight(statuses),
         number(sum(status.requests_due for status in statuses)),
+        usd(sum(status.cost_usd for status in statuses)),
         f"{sum(status.step is Step.NOTHING for status in statuses):,} of {len(statuses):,}",
     ]
 

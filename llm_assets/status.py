@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class PartitionStatus:
 
     `requests` are all that it wants, `requests_done` those that nothing more is expected of now. In flight is what
     the provider has, `requests_finished` of it as the provider counts (Anthropic: 0 until the batch ends);
-    `requests_due` wait to be sent.
+    `requests_due` wait to be sent. `cost_usd` is what was paid for what has come back.
     """
 
     enrichment: str
@@ -45,6 +45,7 @@ class PartitionStatus:
     step: Step
     held: str
     published_at: datetime | None
+    cost_usd: float = 0.0
 
 
 def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> PartitionStatus:
@@ -80,8 +81,14 @@ def statuses(platform: Platform, enrichment: str | None = None) -> list[Partitio
     plans = platform.ledger.plans(enrichment)
     for shard in platform.ledger.active_shards():
         by_partition[shard.enrichment, shard.partition].append(shard)
-    now = platform.clock()
-    return [partition_status(plan, by_partition[plan.enrichment, plan.partition], now) for plan in plans]
+    now, costs = platform.clock(), platform.ledger.cost_by_partition()
+    return [
+        replace(
+            partition_status(plan, by_partition[plan.enrichment, plan.partition], now),
+            cost_usd=costs.get((plan.enrichment, plan.partition), 0.0),
+        )
+        for plan in plans
+    ]
 
 
 def tokens_so_far(platform: Platform, enrichment: str, partition: str) -> int:

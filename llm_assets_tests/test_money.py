@@ -15,6 +15,7 @@ from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.records import Reason, ShardState
+from llm_assets.status import statuses
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
 from llm_assets_tests.emulator_process import Emulator
@@ -347,3 +348,15 @@ def test_turning_the_cache_on_or_off_asks_nothing_again(
     run(empty, long_prompt, TEXTS)
     run(empty, replace(long_prompt, prompt_cache=False), TEXTS)
     assert billed(emulator) == len(TEXTS)
+
+
+def test_the_status_of_a_partition_says_what_it_has_cost(empty: Platform) -> None:
+    enrichment = labels("anthropic")
+    write_documents(empty, ["A good thing.", "A bad thing."])
+    submit(empty, enrichment)
+    (before,) = statuses(empty)
+    finish(empty, enrichment)
+    (after,) = statuses(empty)
+    assert before.cost_usd == 0
+    assert after.cost_usd > 0
+    assert after.cost_usd == pytest.approx(enriched(empty, enrichment)["cost_usd"].sum())

@@ -1,8 +1,8 @@
 """A server that nobody here wrote: llmock speaks OpenAI's and Anthropic's batch protocols in its own way.
 
 It answers in prose whatever it is asked for, writes URLs as paths, and has no batches of responses: all of it must end
-as outcomes, and none of it as an exception. It brings another event loop along, which would change our own emulator, and
-so lives in an environment of its own: `python -m venv there && there/bin/pip install llmock`.
+as outcomes, and none of it as an exception. It brings another event loop along, which would change our own emulator:
+it lives in an environment of its own (`python -m venv there && there/bin/pip install llmock`).
 """
 
 import os

@@ -415,6 +415,13 @@ class Ledger:
                 for row in rows
             }
 
+    def cost_by_partition(self) -> dict[tuple[str, str], float]:
+        """US dollars that were spent so far, by enrichment and partition; none for those that cost nothing."""
+        by = (spending.c.enrichment, spending.c.partition)
+        query = sa.select(*by, sa.func.sum(spending.c.cost_usd)).group_by(*by)
+        with self._engine.connect() as connection:
+            return {(enrichment, partition): usd for enrichment, partition, usd in connection.execute(query)}
+
     # -- operators
 
     def transfer(self, provider: str, account: str, *, to: str) -> None:
