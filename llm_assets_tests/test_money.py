@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from genai_prices import Usage, calc_price
 
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
@@ -19,7 +20,7 @@ from llm_assets.status import statuses
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, enriched, failed, finish, labels, run, submit, write_documents
+from llm_assets_tests.platforms import P, Time, enriched, failed, finish, go_on, labels, run, submit, write_documents
 
 LATER = "2026-11-02"
 TEXTS: list[str | None] = [f"Review {number}: {'a good thing, ' * (number % 7)}really." for number in range(60)]
@@ -270,6 +271,43 @@ def test_partitions_do_not_overspend_together(tmp_path: Path, ledger_url: str) -
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda name: plan(name, most * 21), names))
     opened.close()
+
+
+def test_the_projects_day_is_shared_by_all_enrichments(empty: Platform, time: Time, enrichment: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    most = plan_most(empty, enrichment)
+    first, second = (replace(enrichment, name=name, project_day_budget_usd=most * 2.5) for name in ("first", "second"))
+    assert not submit(empty, first).held
+    held = submit(empty, second).held  # `other`, whose plan told the most, is charged as well
+    assert "the project's day_usd" in held
+    assert submit(empty, second).held == held
+    time.passes(days=1)
+    assert not submit(empty, second).held
+
+
+def test_what_was_paid_and_lost_goes_on_counting_as_the_most_that_it_may_have_cost(
+    empty: Platform, time: Time, enrichment: Enrichment
+) -> None:
+    time.emulator.faults([{"fault": "vanished", "times": 1}])
+    write_documents(empty, TEXTS)
+    submit(empty, enrichment)
+    for _ in range(8):
+        time.passes(minutes=10)
+        go_on(empty, enrichment)
+    lost, *_ = empty.ledger.shards(enrichment.name, P)
+    assert lost.state is ShardState.COLLECTED
+    assert lost.charge_usd == lost.at_most_usd > 0
+
+
+def test_what_another_day_had_the_answer_to_is_told_as_saved(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    paid = empty.ledger.spent(enrichment.name, P).cost_usd
+    partition(empty, enrichment, LATER, [*TEXTS, "One more."])
+    reused = collect_partition(empty, enrichment, LATER)
+    assert reused.spent.billed == 1
+    assert reused.saved_usd == pytest.approx(paid, rel=0.05)
 
 
 def test_a_refused_batch_gives_its_budget_back(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
