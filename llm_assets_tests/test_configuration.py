@@ -7,6 +7,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster.components.list import list_all_components_schema
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -43,6 +46,28 @@ def told(field: FieldInfo) -> str:
 def test_every_key_is_told_with_its_default(name: str) -> None:
     fields: dict[str, FieldInfo] = COMPONENTS[name].model_fields  # type: ignore[attr-defined]
     assert table(name) == {key: told(field) for key, field in fields.items()}
+
+
+@pytest.fixture(scope="module")
+def editors() -> Draft202012Validator:
+    """What `dg utils generate-component-schema` writes for editors."""
+    return Draft202012Validator(list_all_components_schema(entry_points=True, extra_modules=()))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("llm_assets/defs/*/defs.yaml")), ids=lambda path: path.parent.name)
+def test_what_is_shipped_obeys_the_schema_for_editors(editors: Draft202012Validator, path: Path) -> None:
+    editors.validate(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [{"provder": "openai"}, {"max_tokens": [1]}, {"keep": 3}, {"budget": {"partition_eur": 1}}],
+    ids=lambda mistake: next(iter(mistake)),
+)
+def test_mistakes_do_not(editors: Draft202012Validator, mistake: dict[str, Any]) -> None:
+    declared = yaml.safe_load((ROOT / "llm_assets/defs/review_sentiment/defs.yaml").read_text())
+    declared["attributes"] |= mistake
+    assert not editors.is_valid(declared)
 
 
 def test_every_variable_that_is_read_is_told() -> None:
