@@ -36,6 +36,7 @@ from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, outlook
 from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
 from llm_assets.reconciliation import take_over as do_take_over
+from llm_assets.records import Mode
 from llm_assets.status import (
     Outcome,
     PartitionStatus,
@@ -181,7 +182,8 @@ def preview(
     out = _console()
     if answers:
         out.print(console.titled(f"{name} {partition}: asked now", console.preview_table(answers)))
-    out.print(console.titled("All of it, as a batch", console.facts_table(console.outlook_facts(ahead))))
+    how = "in real time" if target.declared.mode is Mode.REALTIME else "as a batch"
+    out.print(console.titled(f"All of it, {how}", console.facts_table(console.outlook_facts(ahead))))
 
 
 @app.command()
