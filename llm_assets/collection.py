@@ -26,6 +26,7 @@ from llm_assets.history import asked_for, naming_damage, sent_fingerprints
 from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
+from llm_assets.prices import decoded
 from llm_assets.providers import FILE_NOT_VISIBLE, Client
 from llm_assets.publication import Oddities, Progress, settle
 from llm_assets.records import (
@@ -197,7 +198,8 @@ def _fail_as_a_whole(
 
 def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.DataFrame) -> None:
     """Write a shard's outcomes, priced, to a table of this run's own, which counts when the ledger takes its name."""
-    price = enrichment.price_at(shard.submitted_at or platform.clock(), shard.mode)
+    # Without rates it was planned by an older release, and was a batch.
+    price = decoded(shard.rates) if shard.rates else enrichment.price_at(shard.submitted_at or platform.clock())
     table = priced(table, price)
     lengths = platform.store.scan(platform.store.requests(shard)).select("bytes").collect()["bytes"]
     # What the provider lost it may have billed: nobody will ever know.

@@ -22,6 +22,7 @@ from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from, forecast
 from llm_assets.parquet import SliceWriter
 from llm_assets.platform import Platform
+from llm_assets.prices import encoded
 from llm_assets.records import REQUESTS_SCHEMA, Amendment, Fingerprint, Mode, Plan, Shard, ShardState
 from llm_assets.requests import Renderer
 from llm_assets.reuse import Answers
@@ -44,6 +45,7 @@ class Draft:
         self._wave = wave
         self._dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
         self._mode = _mode(platform, enrichment, partition)
+        self._price = enrichment.price_at(platform.clock(), self._mode)
         self._limits = limits_for(
             self._dialect, enrichment.shard_limits(self._mode), self._refused_requests(), enrichment.quota
         )
@@ -220,15 +222,14 @@ class Draft:
             schema_digest=self._enrichment.output.digest,
             deadline_s=round(self._enrichment.deadline.total_seconds()),
             mode=self._mode,
+            rates=encoded(self._price),
         )
 
     def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
-        now = self._platform.clock()
         # Later waves give more room to answers that were cut.
         room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
         lengths = pl.Series(line_bytes, dtype=pl.Int64)
-        price = self._enrichment.price_at(now, self._mode)
-        return forecast(lengths, self._estimate, price, room, cached=self._is_cached)
+        return forecast(lengths, self._estimate, self._price, room, cached=self._is_cached)
 
     def _marked(self, body: bytes) -> bytes:
         return self._dialect.marked(body, self._enrichment.shared_prefix) if self._is_cached else body

@@ -101,22 +101,30 @@ def forecast(
         batch_usd(price).sum().alias("usd"),
         standard_usd(price).sum().alias("standard_usd"),
     ).row(0, named=True)
-    worst = requests.select(
-        pl.col("bytes").alias("input_tokens"),
-        pl.lit(float(max_tokens)).alias("output_tokens"),
-        pl.lit(0.0).alias("cache_read_tokens"),
-        # Nothing that is read costs more than what is written to the cache.
-        (pl.col("bytes") * cached).alias("cache_write_tokens"),
-        (pl.col("bytes") * cached).alias("cache_write_1h_tokens"),
-    )
+    # Nothing that is read from a cache costs more than what is not; what is written to it may cost more, or less.
+    at_most = max(_worst_usd(requests, price, max_tokens, written=written) for written in {False, cached})
     return Forecast(
         requests=requests.height,
         input_tokens=round(sums["input_tokens"]),
         output_tokens=round(sums["output_tokens"]),
         usd=sums["usd"],
         standard_usd=sums["standard_usd"],
-        at_most_usd=worst.select(batch_usd(price).sum()).item(),
+        at_most_usd=at_most,
     )
+
+
+def _worst_usd(requests: pl.DataFrame, price: Price, max_tokens: int, *, written: bool) -> float:
+    """What requests cost if every byte is a token, all of them `written` to the cache, and every answer is as long as
+    it may be.
+    """
+    worst = requests.select(
+        pl.col("bytes").alias("input_tokens"),
+        pl.lit(float(max_tokens)).alias("output_tokens"),
+        pl.lit(0.0).alias("cache_read_tokens"),
+        (pl.col("bytes") * written).alias("cache_write_tokens"),
+        (pl.col("bytes") * written).alias("cache_write_1h_tokens"),
+    )
+    return float(worst.select(batch_usd(price).sum()).item())
 
 
 def _tokens(line: Line) -> pl.Expr:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import polars as pl
 from genai_prices import Usage, calc_price
 from genai_prices.types import ModelPrice, TieredPrices
@@ -88,6 +89,8 @@ def declared_price(declared: Mapping[str, Any]) -> Price:
     Without `standard` the same is assumed to cost in real time. Raises PriceUnknown, saying what is wrong.
     """
     if declared.get("free"):
+        if rates := [name for name in ("batch", "standard") if declared.get(name) is not None]:
+            raise PriceUnknown(f"a price is `free: true` or has rates; found both, {' and '.join(rates)}")
         return FREE
     if not isinstance(declared.get("batch"), Mapping):
         raise PriceUnknown(
@@ -96,6 +99,16 @@ def declared_price(declared: Mapping[str, Any]) -> Price:
     batch = _declared_rates("batch", declared["batch"])
     standard = declared.get("standard")
     return Price((batch,), (batch if standard is None else _declared_rates("standard", standard),))
+
+
+def encoded(price: Price) -> str:
+    """A price as a text, to be kept with what is sent at it."""
+    return msgspec.json.encode(price).decode()
+
+
+def decoded(text: str) -> Price:
+    """The price that `encoded` made a text of."""
+    return msgspec.json.decode(text, type=Price)
 
 
 def batch_usd(price: Price) -> pl.Expr:
@@ -177,4 +190,10 @@ def _declared_rates(context: str, declared: object) -> Rates:
     for name, rate in declared.items():
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < float("inf"):
             raise PriceUnknown(f"`{context}.{name}` is {rate!r:.80}; write US dollars a million tokens, such as 0.05")
-    return _rates(declared)
+    rates = _rates(declared)
+    if rates.cache_read > rates.input:
+        raise PriceUnknown(
+            f"`{context}.cache_read` is {rates.cache_read}, above `{context}.input` {rates.input}: a cache that "
+            "costs more than it saves is none"
+        )
+    return rates

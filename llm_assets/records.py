@@ -267,7 +267,8 @@ class Shard:
     `expected_usd` what it will cost, as estimated when it was planned; `at_most_usd` is what it cannot cost more than.
     `charge_usd` is what it takes of the budgets since `charged_at`: the most that it may cost, and once that is known
     what it did cost. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it
-    was. `plan_digest` is its plan's. `mode` says whether it goes as a batch or in real time.
+    was. `plan_digest` is its plan's. `mode` says whether it goes as a batch or in real time. `rates` is the price that
+    it was planned at (prices.py): what is declared later does not change what was sent.
     """
 
     key: str
@@ -311,6 +312,7 @@ class Shard:
     message: str = ""
     plan_digest: str = ""
     mode: Mode = Mode.BATCH
+    rates: str = ""
 
     def is_of(self, plan: Plan) -> bool:
         """Whether the shard was made for this plan; one that does not say was made by an older release."""

@@ -1,5 +1,6 @@
 """What is paid: once, within the budgets, and never again for an answer that is there. The emulator is referee."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
+from llm_assets.prices import batch_usd, declared_price
 from llm_assets.prompt import Prompt
-from llm_assets.records import Reason, ShardState
+from llm_assets.records import Mode, Reason, ShardState
 from llm_assets.status import statuses
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
@@ -297,6 +299,34 @@ def test_what_was_paid_and_lost_goes_on_counting_as_the_most_that_it_may_have_co
     lost, *_ = empty.ledger.shards(enrichment.name, P)
     assert lost.state is ShardState.COLLECTED
     assert lost.charge_usd == lost.at_most_usd > 0
+
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+OTHERS = {"anthropic": "claude-opus-4-5", "openai": "gpt-5"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(lambda one: replace(one, model_name=OTHERS[one.provider]), id="another model"),
+        pytest.param(
+            lambda one: replace(one, price=declared_price({"batch": {"input": 9, "output": 9}})), id="a price"
+        ),
+        pytest.param(lambda one: replace(one, mode=Mode.REALTIME), id="real time"),
+    ],
+)
+def test_what_is_declared_after_a_batch_was_sent_does_not_change_what_it_cost(
+    empty: Platform, enrichment: Enrichment, changed: Callable[[Enrichment], Enrichment]
+) -> None:
+    write_documents(empty, TEXTS)
+    submit(empty, enrichment)
+    collect_partition(empty, changed(enrichment), P)
+    (shard,) = empty.ledger.shards(enrichment.name, P)
+    assert shard.state is ShardState.COLLECTED
+    results = empty.store.scan(empty.store.results(shard)).collect()
+    right = results.select(batch_usd(enrichment.price_at(NOW))).to_series().sum()
+    assert shard.charge_usd == pytest.approx(right)
+    assert empty.ledger.spent(enrichment.name).cost_usd == pytest.approx(right)
 
 
 def test_what_another_day_had_the_answer_to_is_told_as_saved(

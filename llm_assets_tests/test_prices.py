@@ -9,12 +9,15 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_assets.forecast import Estimate, Line, forecast
 from llm_assets.prices import (
     FREE,
     PriceUnknown,
     Rates,
     batch_usd,
     declared_price,
+    decoded,
+    encoded,
     listed_price,
     standard_usd,
     uncached_usd,
@@ -109,6 +112,17 @@ def test_a_declared_price() -> None:
     assert price.batch == (Rates(0.01, 0, 0.01, 0.01, 0.01),)
     assert price.standard == (Rates(0.02, 0, 0.02, 0.02, 0.02),)
     assert declared_price({"free": True}) == FREE
+    assert decoded(encoded(price)) == price
+
+
+@pytest.mark.parametrize("written", [0.0, 1.0, 3.0], ids=["a free cache", "at the price of reading", "a dear cache"])
+def test_at_most_is_never_less_with_a_cache_than_without(written: float) -> None:
+    rates = {"input": 1, "output": 1, "cache_write": written, "cache_write_1h": written}
+    price, estimate = declared_price({"batch": rates}), Estimate(Line(0, 0.25), Line(10, 0))
+    lengths = pl.Series([1000] * 10)
+    plain, cached = (forecast(lengths, estimate, price, 64, cached=cached).at_most_usd for cached in (False, True))
+    assert plain == pytest.approx((10_000 + 640) / 1_000_000)
+    assert cached == pytest.approx((10_000 * max(written, 1) + 640) / 1_000_000)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +140,12 @@ def test_a_declared_price() -> None:
         pytest.param({"batch": {"input": float("nan"), "output": 1}}, "`batch.input` is nan; write", id="no-number"),
         pytest.param(
             {"batch": {"input": 1, "output": 1}, "standard": []}, "`standard` takes input, output", id="standard"
+        ),
+        pytest.param(
+            {"free": True, "batch": {"input": 1, "output": 1}}, "a price is `free: true` or has rates; found", id="both"
+        ),
+        pytest.param(
+            {"batch": {"input": 1, "output": 1, "cache_read": 2}}, "`batch.cache_read` is 2, above", id="dear-cache"
         ),
     ],
 )

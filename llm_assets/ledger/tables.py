@@ -100,6 +100,7 @@ shards = sa.Table(
     sa.Column("message", Words, nullable=False),
     sa.Column("plan_digest", sa.Text, nullable=False, server_default=""),
     sa.Column("mode", sa.Text, nullable=False, server_default="batch"),
+    sa.Column("rates", sa.Text, nullable=False, server_default=""),
     sa.Index("shards_of_a_partition", "enrichment", "partition"),
     sa.Index("shards_by_state", "state"),
     # Both begin with what is null for few: the sweep must not grow with history.
