@@ -13,7 +13,7 @@ import altair as alt
 import minijinja
 import polars as pl
 
-from llm_assets.evaluation import CONFIDENCE, FAILED, Scores
+from llm_assets.evaluation import CONFIDENCE, FAILED, SIGNIFICANT, Scores
 
 _TEMPLATE = "comparison.html"
 _WIDTH = 640
@@ -31,6 +31,7 @@ def comparison_page(name: str, scores: Scores, *, documents: str, partitions: in
         at=f"{at:%Y-%m-%d %H:%M} UTC",
         emulated=emulated,
         confidence=f"{CONFIDENCE:.0%}",
+        significant=SIGNIFICANT,
         cells=scores.cells.sort("accuracy", descending=True).to_dicts(),
         pairs=scores.pairs.to_dicts(),
         verdict=verdict(scores),

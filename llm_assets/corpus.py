@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from llm_assets.errors import DocumentsError
 
 _READERS = {
     ".csv": lambda path: pl.scan_csv(path, infer_schema=False, glob=False),
-    ".jsonl": lambda path: pl.scan_ndjson(path, infer_schema_length=None),
-    ".ndjson": lambda path: pl.scan_ndjson(path, infer_schema_length=None),
+    ".jsonl": lambda path: pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None),
+    ".ndjson": lambda path: pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None),
     ".parquet": lambda path: pl.scan_parquet(path, glob=False),
 }
 _READ_ROWS = 20_000

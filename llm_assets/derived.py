@@ -47,12 +47,7 @@ class Derivation:
 
     def check(self) -> None:
         """Raise one DeclarationError that lists all that is wrong."""
-        problems = list(self._problems())
-        if len(problems) == 1:
-            raise DeclarationError(self.source, problems[0])
-        if problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise DeclarationError(self.source, f"{len(problems)} problems{listed}")
+        DeclarationError.raise_for(self.source, self._problems())
 
     @cached_property
     def schema(self) -> dict[str, pl.DataType]:

@@ -84,12 +84,7 @@ class DocumentSource:
 
     def check(self) -> None:
         """Raise one DeclarationError that lists all that is wrong with the declaration."""
-        problems = list(self._problems())
-        if len(problems) == 1:
-            raise DeclarationError(self.source, problems[0])
-        if problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise DeclarationError(self.source, f"{len(problems)} problems{listed}")
+        DeclarationError.raise_for(self.source, self._problems())
 
     @property
     def schema(self) -> dict[str, pl.DataType]:

@@ -202,11 +202,7 @@ class Enrichment:
             *self._column_problems(tuple(columns)),
             *self._provider_problems(),
         ]
-        if len(problems) == 1:
-            raise DeclarationError(self.source, problems[0])
-        if problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise DeclarationError(self.source, f"{len(problems)} problems{listed}")
+        DeclarationError.raise_for(self.source, problems)
 
     def _name_problems(self) -> Iterator[str]:
         if not NAME.fullmatch(self.name):

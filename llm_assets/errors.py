@@ -23,6 +23,10 @@ What happens to a single *request* that failed is not an exception: it is a row 
 (see `records.py`), and `retries.py` holds the table that decides.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class LLMAssetsError(Exception):
     """The root of everything that this project raises on purpose."""
@@ -35,6 +39,16 @@ class DeclarationError(LLMAssetsError):
         super().__init__(f"{source}: {problem}")
         self.source = source
         self.problem = problem
+
+    @classmethod
+    def raise_for(cls, source: str, problems: Iterable[str]) -> None:
+        """Raise one error that lists all problems; nothing when there are none."""
+        found = list(problems)
+        if len(found) == 1:
+            raise cls(source, found[0])
+        if found:
+            listed = "".join(f"\n  - {problem}" for problem in found)
+            raise cls(source, f"{len(found)} problems{listed}")
 
 
 class DocumentsError(LLMAssetsError):

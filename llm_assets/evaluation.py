@@ -18,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score  # type: ignore[import-u
 from llm_assets.records import DOCUMENT_ID
 
 CONFIDENCE = 0.95
-SIGNIFICANT = 1 - CONFIDENCE
+SIGNIFICANT = 0.05
 FAILED = "(failed)"
 
 # What an evaluation looks at: a row for each document and cell.

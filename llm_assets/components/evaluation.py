@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -11,11 +10,11 @@ import polars as pl
 from llm_assets.components.automation import following_all
 from llm_assets.components.documents import declared_in, find_documents
 from llm_assets.components.enrichment import Enrichment, asset_key
-from llm_assets.components.metadata import Metadata, is_emulated
+from llm_assets.components.metadata import Metadata, emulator_mark, is_emulated
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError, LLMAssetsError
 from llm_assets.platform import Platform
-from llm_assets.records import DOCUMENT_ID
+from llm_assets.records import DOCUMENT_ID, Shard
 
 EVALUATION_TAG = "llm_assets/evaluation"
 _TOKENS = ("input_tokens", "output_tokens")
@@ -48,12 +47,7 @@ class Evaluation(dg.Component, dg.Model, dg.Resolvable):
         source = str(declared_in(context) / "defs.yaml")
         columns = find_documents(context, self.documents, source).schema
         there = {found.name: found for found in context.component_tree.get_all_components(Enrichment)}
-        problems = list(self._problems(columns, there, source))
-        if len(problems) == 1:
-            raise DeclarationError(source, problems[0])
-        if problems:
-            listed = "".join(f"\n  - {problem}" for problem in problems)
-            raise DeclarationError(source, f"{len(problems)} problems{listed}")
+        DeclarationError.raise_for(source, self._problems(columns, there, source))
         cells = {cell.title or cell.enrichment: cell.enrichment for cell in self.cells}
         compared = Compared(self.name, self.documents, self.label, self.answer, cells)
         return evaluation_definitions(compared, self.description, self.owners)
@@ -141,8 +135,9 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
             f"{compared.name}: nothing to compare yet: {len(partitions)} partitions are published by all of "
             f"{', '.join(compared.cells.values())}, and no document in them has a {compared.label}"
         )
-    scores = score(answers, {title: _hours(platform, name) for title, name in compared.cells.items()})
-    emulated = any(is_emulated(shard.batch_id) for shard in _shards(platform, compared))
+    shards = {title: _shards(platform, name) for title, name in compared.cells.items()}
+    scores = score(answers, {title: _hours(found) for title, found in shards.items()})
+    emulated = any(is_emulated(shard.batch_id) for found in shards.values() for shard in found)
     page = comparison_page(
         compared.name,
         scores,
@@ -169,8 +164,7 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
         **{f"usd_per_1000 {row['cell']}": row["usd_per_1000"] for row in scores.cells.iter_rows(named=True)},
         "confusion": _confusion_table(scores.confusion),
     }
-    if emulated:
-        metadata["emulator"] = "These answers come from the local emulator, not from the providers."
+    metadata |= emulator_mark([shard for found in shards.values() for shard in found])
     return dg.MaterializeResult(metadata=metadata, check_results=[_no_worse(since)])
 
 
@@ -208,18 +202,16 @@ def _cell(platform: Platform, compared: Compared, title: str, name: str, partiti
     return pl.concat([answered, failed])
 
 
-def _shards(platform: Platform, compared: Compared) -> Iterator[Any]:
-    for name in compared.cells.values():
-        for plan in platform.ledger.plans(name):
-            yield from platform.ledger.shards(name, plan.partition)
+def _shards(platform: Platform, enrichment: str) -> list[Shard]:
+    plans = platform.ledger.plans(enrichment)
+    return [shard for plan in plans for shard in platform.ledger.shards(enrichment, plan.partition)]
 
 
-def _hours(platform: Platform, enrichment: str) -> float | None:
+def _hours(shards: Sequence[Shard]) -> float | None:
     """How long a batch took from its submission to its end, as a median."""
     took = [
         (shard.ended_at - shard.submitted_at).total_seconds() / 3600
-        for plan in platform.ledger.plans(enrichment)
-        for shard in platform.ledger.shards(enrichment, plan.partition)
+        for shard in shards
         if shard.ended_at and shard.submitted_at
     ]
     return median(took) if took else None

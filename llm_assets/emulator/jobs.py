@@ -120,13 +120,8 @@ def ending_of(batch: Row, *, now: float, held: bool, answers_complete: bool) -> 
 
 def asked_hit(engine: Engine, provider: str, content: Mapping[str, Any]) -> Hit | None:
     """The fault that meets a request outside of batches, if it is one that rows have."""
-    return engine.faults.row(
-        provider,
-        custom_id="",
-        line=orjson.dumps(content),
-        digest=content_digest(content),
-        now=engine.clock.now(),
-    )
+    faults = RowFaults(engine.faults, provider, engine.clock.now())
+    return faults.hit("", orjson.dumps(content), content_digest(content))
 
 
 def progress(batch: Row, at: float) -> float:

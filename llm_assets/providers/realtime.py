@@ -74,7 +74,7 @@ class RealtimeClient:
                 if count % _TOLD_EVERY == 0:
                     self._told(stamp, count)
             os.fsync(file.fileno())
-        return self._batch(self._id(journal))
+        return self.batch(self._id(journal))
 
     def ask(self, body: bytes, retries: int = 0) -> bytes:
         """One request."""
@@ -82,14 +82,27 @@ class RealtimeClient:
 
     def batch(self, batch_id: str) -> Batch:
         """The journal of this name. NotThere when it is gone."""
-        return self._batch(batch_id)
+        _, requests, path = batch_id.split(":", 2)
+        journal = self._root / path
+        if not journal.is_file():
+            raise NotThere(f"the journal {path} is not in the store any more", code="no_journal")
+        with journal.open("rb") as file:
+            lines = sum(line.endswith(b"\n") for line in file)  # the last may have been cut
+        return Batch(
+            batch_id,
+            BatchState.ENDED,
+            datetime.fromtimestamp(journal.stat().st_mtime, UTC),
+            BatchCounts(total=int(requests), succeeded=lines),
+            stamp=journal.name.removesuffix(JOURNAL),
+            outputs=(path,),
+        )
 
     def batches(self, cursor: str | None = None) -> BatchPage:
         """What a run that was killed left of the shard."""
         journal = self._root / f"{self._shard.path}{JOURNAL}"
         if not journal.is_file() or not journal.stat().st_size:
             return BatchPage((), None)
-        return BatchPage((self._batch(self._id(journal)),), None)
+        return BatchPage((self.batch(self._id(journal)),), None)
 
     def download(self, batch: Batch, folder: Path) -> list[Path]:
         """The journal."""
@@ -151,19 +164,3 @@ class RealtimeClient:
         with journal.open("rb") as file:
             mark = "-emulator" if _EMULATOR in file.readline() else ""
         return f"{_ID}{mark}:{self._shard.requests}:{journal.relative_to(self._root).as_posix()}"
-
-    def _batch(self, batch_id: str) -> Batch:
-        _, requests, path = batch_id.split(":", 2)
-        journal = self._root / path
-        if not journal.is_file():
-            raise NotThere(f"the journal {path} is not in the store any more", code="no_journal")
-        with journal.open("rb") as file:
-            lines = sum(line.endswith(b"\n") for line in file)  # the last may have been cut
-        return Batch(
-            batch_id,
-            BatchState.ENDED,
-            datetime.fromtimestamp(journal.stat().st_mtime, UTC),
-            BatchCounts(total=int(requests), succeeded=lines),
-            stamp=journal.name.removesuffix(JOURNAL),
-            outputs=(path,),
-        )

@@ -7,12 +7,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
-from dagster.components.testing import create_defs_folder_sandbox
 
-from llm_assets.components.resources import PlatformResource
 from llm_assets.definitions import defs
-from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+from llm_assets_tests.components import projects
+from llm_assets_tests.components.projects import causes
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
 
 CORPUS: dict[str, Any] = {key: value for key, value in DOCUMENTS.items() if key != "start_date"}
 CORPUS |= {"partitioned_by": "file", "path": "../../../corpus/{partition}.csv"}
@@ -46,21 +45,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def load(documents: dict[str, Any], enrichment: dict[str, Any]) -> Iterator[Project]:
-    with create_defs_folder_sandbox() as sandbox:
-        for name, kind, attributes in (
-            ("reviews", "Documents", documents),
-            ("topic", "Enrichment", enrichment),
-            ("completion", "BatchCompletion", {"every_seconds": 30}),
-        ):
-            there = sandbox.defs_folder_path / name
-            there.mkdir()
-            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": attributes})
-            (there / "defs.yaml").write_text(text)
-        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
-        with sandbox.build_all_defs() as definitions:
-            platform = dg.Definitions(resources={"platform": PlatformResource()})
-            folder = (sandbox.defs_folder_path / "reviews" / "../../../corpus").resolve()
-            yield Project(dg.Definitions.merge(definitions, platform), folder)
+    declared = {
+        "reviews": ("Documents", documents),
+        "topic": ("Enrichment", enrichment),
+        "completion": ("BatchCompletion", {"every_seconds": 30}),
+    }
+    with projects.project(declared, {"topic": PROMPT}) as (definitions, folder):
+        yield Project(definitions, (folder / "reviews" / "../../../corpus").resolve())
 
 
 @pytest.fixture

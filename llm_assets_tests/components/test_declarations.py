@@ -1,15 +1,13 @@
 """Declarations in YAML: what is wrong is said when definitions load, with the file that says it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
-from dagster.components.testing import create_defs_folder_sandbox
 
-from llm_assets.components.resources import PlatformResource
+from llm_assets_tests.components import projects
+from llm_assets_tests.components.projects import causes
 
 DOCUMENTS: dict[str, Any] = {
     "name": "reviews",
@@ -31,34 +29,18 @@ ENRICHMENT: dict[str, Any] = {
 PROMPT = "system:\nName the topic.\n\nuser:\n{{ product }}: {{ text }}\n"
 
 
-def load(folder: Path, enrichment: dict[str, Any], documents: dict[str, Any], prompt: str | None) -> dg.Definitions:
+def load(enrichment: dict[str, Any], documents: dict[str, Any], prompt: str | None) -> dg.Definitions:
     """The definitions of a project with one table of documents and one enrichment."""
-    with create_defs_folder_sandbox() as sandbox:
-        for name, kind, attributes in (
-            ("reviews", "Documents", documents),
-            ("topic", "Enrichment", enrichment),
-            ("completion", "BatchCompletion", {"every_seconds": 30}),
-        ):
-            there = sandbox.defs_folder_path / name
-            there.mkdir()
-            declared = {"type": f"llm_assets.components.{kind}", "attributes": attributes}
-            (there / "defs.yaml").write_text(yaml.safe_dump(declared))
-        if prompt is not None:
-            (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(prompt)
-        with sandbox.build_all_defs() as definitions:
-            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
-
-
-def causes(error: BaseException) -> Iterator[str]:
-    """The messages of an error and of what caused it."""
-    found: BaseException | None = error
-    while found is not None:
-        yield str(found)
-        found = found.__cause__ or found.__context__
+    declared = {
+        "reviews": ("Documents", documents),
+        "topic": ("Enrichment", enrichment),
+        "completion": ("BatchCompletion", {"every_seconds": 30}),
+    }
+    return projects.load(declared, {} if prompt is None else {"topic": prompt})
 
 
 def test_a_good_declaration_gives_the_assets_the_checks_and_the_sensor(tmp_path: Path) -> None:
-    definitions = load(tmp_path, ENRICHMENT | {"nightly": "02:30"}, DOCUMENTS, PROMPT)
+    definitions = load(ENRICHMENT | {"nightly": "02:30"}, DOCUMENTS, PROMPT)
     graph = definitions.resolve_asset_graph()
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
         "documents/reviews",
@@ -107,6 +89,6 @@ def test_a_bad_declaration_is_said_with_its_file(
     tmp_path: Path, enrichment: dict[str, Any], documents: dict[str, Any], prompt: str | None, says: str
 ) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster wraps what components raise
-        load(tmp_path, enrichment, documents, prompt)
+        load(enrichment, documents, prompt)
     told = [message for message in causes(caught.value) if "defs.yaml:" in message or "prompt.md" in message]
     assert any(says in message for message in told), list(causes(caught.value))

@@ -7,13 +7,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-import yaml
-from dagster.components.testing import create_defs_folder_sandbox
 
-from llm_assets.components.resources import PlatformResource
 from llm_assets.definitions import defs
 from llm_assets.store import Store
-from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+from llm_assets_tests.components import projects
+from llm_assets_tests.components.projects import causes, failure_of, materialize
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
 from llm_assets_tests.emulator_process import Emulator
 
 DAY = "2026-11-01"
@@ -34,15 +33,7 @@ def load(made: dict[str, Any], **others: tuple[str, dict[str, Any]]) -> dg.Defin
         "completion": ("BatchCompletion", {"every_seconds": 30}),
         **others,
     }
-    with create_defs_folder_sandbox() as sandbox:
-        for name, (kind, attributes) in declared.items():
-            there = sandbox.defs_folder_path / name
-            there.mkdir()
-            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": attributes})
-            (there / "defs.yaml").write_text(text)
-        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT.replace("{{ product }}: ", ""))
-        with sandbox.build_all_defs() as definitions:
-            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
+    return projects.load(declared, {"topic": PROMPT.replace("{{ product }}: ", "")})
 
 
 def test_an_enrichment_of_answers_of_an_enrichment_loads_with_its_lineage() -> None:
@@ -88,27 +79,6 @@ def test_what_cannot_be_made_is_told_with_the_file(made: dict[str, Any], told: s
     assert any("defs.yaml" in cause and told in cause for cause in causes(raised.value)), list(causes(raised.value))
 
 
-@pytest.fixture
-def instance(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
-    for vendor, url in (("ANTHROPIC", emulator.url), ("OPENAI", f"{emulator.url}/v1")):
-        monkeypatch.setenv(f"{vendor}_API_KEY", "k")
-        monkeypatch.setenv(f"{vendor}_BASE_URL", url)
-    with dg.DagsterInstance.ephemeral() as opened:
-        yield opened
-
-
-def materialize(definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: str) -> dg.ExecuteInProcessResult:
-    job = definitions.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        instance=instance,
-        partition_key=DAY,
-        asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
-        raise_on_error=False,
-    )
-
-
 def tables_of(*enrichments: str) -> Iterator[tuple[str, ...]]:
     for name in enrichments:
         yield (f"{name}/batches",)
@@ -116,7 +86,7 @@ def tables_of(*enrichments: str) -> Iterator[tuple[str, ...]]:
 
 
 def test_long_documents_are_summarised_in_parts_and_the_parts_put_together(
-    instance: dg.DagsterInstance, emulator: Emulator, tmp_path: Path
+    emulated: dg.DagsterInstance, emulator: Emulator, tmp_path: Path
 ) -> None:
     emulator.faults([{"fault": "refusal", "match": "association, meeting 2", "times": 1}])
     definitions = defs()
@@ -128,7 +98,7 @@ def test_long_documents_are_summarised_in_parts_and_the_parts_put_together(
         *tables_of("minutes_summary"),
     ]
     for step in steps:
-        assert materialize(definitions, instance, *step).success
+        assert materialize(definitions, emulated, *step, day=DAY).success
 
     store = Store(tmp_path / "store")
     minutes = store.scan(store.documents("minutes", DAY)).collect()
@@ -144,11 +114,11 @@ def test_long_documents_are_summarised_in_parts_and_the_parts_put_together(
 
 
 def test_items_of_answers_are_a_table_of_their_own_with_their_documents_id(
-    instance: dg.DagsterInstance, emulator: Emulator, tmp_path: Path
+    emulated: dg.DagsterInstance, emulator: Emulator, tmp_path: Path
 ) -> None:
     definitions = defs()
     for step in (("documents/invoices",), *tables_of("invoice_fields"), ("documents/invoice_lines",)):
-        result = materialize(definitions, instance, *step)
+        result = materialize(definitions, emulated, *step, day=DAY)
         assert result.success
 
     store = Store(tmp_path / "store")
@@ -162,21 +132,17 @@ def test_items_of_answers_are_a_table_of_their_own_with_their_documents_id(
     assert unsupported["unsupported"].to_list() in ([["total"]], [])
 
 
-def test_documents_of_what_is_not_published_say_what_to_materialize(instance: dg.DagsterInstance) -> None:
-    result = materialize(defs(), instance, "documents/invoice_lines")
+def test_documents_of_what_is_not_published_say_what_to_materialize(emulated: dg.DagsterInstance) -> None:
+    result = materialize(defs(), emulated, "documents/invoice_lines", day=DAY)
     assert not result.success
-    (failure,) = result.filter_events(lambda event: event.is_step_failure)
-    error = failure.step_failure_data.error
-    assert error is not None
-    assert error.cause is not None
-    assert "there is no enrichments/invoice_fields/enriched/2026-11-01.parquet yet; materialize" in error.cause.message
+    assert "there is no enrichments/invoice_fields/enriched/2026-11-01.parquet yet; materialize" in failure_of(result)
 
 
-def test_what_is_made_of_a_table_follows_it_and_nothing_else_does(instance: dg.DagsterInstance) -> None:
+def test_what_is_made_of_a_table_follows_it_and_nothing_else_does(emulated: dg.DagsterInstance) -> None:
     definitions = defs()
-    before = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT)
-    materialize(definitions, instance, "documents/minutes", "documents/invoices")
-    after = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=before.cursor)
+    before = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT)
+    materialize(definitions, emulated, "documents/minutes", "documents/invoices", day=DAY)
+    after = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT, cursor=before.cursor)
     requested = {
         result.key.to_user_string(): set(result.true_subset.expensively_compute_partition_keys())
         for result in after.results
@@ -184,5 +150,5 @@ def test_what_is_made_of_a_table_follows_it_and_nothing_else_does(instance: dg.D
     }
     assert requested == {"documents/minutes_parts": {DAY}, "minutes_part_summary/batches": {DAY}}
     assert before.total_requested == 0
-    again = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=after.cursor)
+    again = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT, cursor=after.cursor)
     assert again.total_requested == 0

@@ -1,22 +1,19 @@
 """An evaluation in Dagster: what is compared, what follows by itself, what is refused, what has become worse."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
-import yaml
-from dagster.components.testing import create_defs_folder_sandbox
 from typer.testing import CliRunner
 
 from llm_assets.cli import app
-from llm_assets.components.resources import PlatformResource
 from llm_assets.definitions import defs
 from llm_assets.store import Store
-from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
-from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.components import projects
+from llm_assets_tests.components.projects import causes, failure_of, materialize
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
 
 DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
 CELLS = ("review_sentiment", "review_sentiment_openai", "review_sentiment_zero_shot")
@@ -40,15 +37,7 @@ def load(evaluation: dict[str, Any], other: dict[str, Any]) -> dg.Definitions:
         "evaluation": ("Evaluation", EVALUATION | evaluation),
         "completion": ("BatchCompletion", {"every_seconds": 30}),
     }
-    with create_defs_folder_sandbox() as sandbox:
-        for name, (kind, attributes) in declared.items():
-            there = sandbox.defs_folder_path / name
-            there.mkdir()
-            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": attributes})
-            (there / "defs.yaml").write_text(text)
-        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
-        with sandbox.build_all_defs() as definitions:
-            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
+    return projects.load(declared, {"topic": PROMPT})
 
 
 TWO = [{"enrichment": "topic"}, {"enrichment": "other"}]
@@ -75,29 +64,6 @@ def test_what_cannot_be_compared_is_told_with_the_file(
     assert any("defs.yaml" in cause and told in cause for cause in causes(raised.value)), list(causes(raised.value))
 
 
-@pytest.fixture
-def instance(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
-    for vendor, url in (("ANTHROPIC", emulator.url), ("OPENAI", f"{emulator.url}/v1")):
-        monkeypatch.setenv(f"{vendor}_API_KEY", "k")
-        monkeypatch.setenv(f"{vendor}_BASE_URL", url)
-    with dg.DagsterInstance.ephemeral() as opened:
-        yield opened
-
-
-def materialize(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: str, day: str | None = None
-) -> dg.ExecuteInProcessResult:
-    job = definitions.resolve_implicit_global_asset_job_def()
-    return job.execute_in_process(
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        instance=instance,
-        partition_key=day,
-        asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
-        raise_on_error=False,
-    )
-
-
 def answer_all(definitions: dg.Definitions, instance: dg.DagsterInstance, day: str) -> None:
     materialize(definitions, instance, "documents/reviews", day=day)
     for cell in CELLS:
@@ -115,13 +81,13 @@ def compared(definitions: dg.Definitions, instance: dg.DagsterInstance) -> tuple
 
 
 def test_cells_are_compared_over_all_labelled_documents_that_they_share(
-    instance: dg.DagsterInstance, tmp_path: Path
+    emulated: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     definitions = defs()
     for day in DAYS:
-        answer_all(definitions, instance, day)
+        answer_all(definitions, emulated, day)
 
-    metadata, passed = compared(definitions, instance)
+    metadata, passed = compared(definitions, emulated)
 
     store = Store(tmp_path / "store")
     documents = pl.concat([store.scan(store.documents("reviews", day)) for day in DAYS]).collect()
@@ -138,29 +104,25 @@ def test_cells_are_compared_over_all_labelled_documents_that_they_share(
 
 
 def test_a_cell_that_has_become_worse_than_what_was_accepted_fails_the_check(
-    instance: dg.DagsterInstance, tmp_path: Path
+    emulated: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     definitions = defs()
-    answer_all(definitions, instance, DAYS[0])
-    compared(definitions, instance)
+    answer_all(definitions, emulated, DAYS[0])
+    compared(definitions, emulated)
     said = CliRunner().invoke(app, ["accept", "sentiment_evaluation"])
     assert said.exit_code == 0, said.output
-    assert compared(definitions, instance)[1]
+    assert compared(definitions, emulated)[1]
 
     store = Store(tmp_path / "store")
     accepted = store.evaluation("sentiment_evaluation", "accepted.parquet")
     better = store.scan(accepted).with_columns(answer="label").collect()
     store.write(accepted, better)
-    assert not compared(definitions, instance)[1]
+    assert not compared(definitions, emulated)[1]
 
 
-def test_without_anything_published_by_all_cells_it_says_what_is_missing(instance: dg.DagsterInstance) -> None:
-    result = materialize(defs(), instance, "sentiment_evaluation/comparison")
-    (failure,) = result.filter_events(lambda event: event.is_step_failure)
-    error = failure.step_failure_data.error
-    assert error is not None
-    assert error.cause is not None
-    assert "nothing to compare yet: 0 partitions are published by all of review_sentiment, " in error.cause.message
+def test_without_anything_published_by_all_cells_it_says_what_is_missing(emulated: dg.DagsterInstance) -> None:
+    result = materialize(defs(), emulated, "sentiment_evaluation/comparison")
+    assert "nothing to compare yet: 0 partitions are published by all of review_sentiment, " in failure_of(result)
 
 
 def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,11 +132,11 @@ def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypat
     assert "evaluations/sentiment_evaluation/answers.parquet is not in the store" in " ".join(said.output.split())
 
 
-def test_the_comparison_follows_its_cells(instance: dg.DagsterInstance) -> None:
+def test_the_comparison_follows_its_cells(emulated: dg.DagsterInstance) -> None:
     definitions = defs()
-    before = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT)
-    answer_all(definitions, instance, DAYS[0])
-    after = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=before.cursor)
+    before = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT)
+    answer_all(definitions, emulated, DAYS[0])
+    after = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT, cursor=before.cursor)
     assert COMPARISON in {result.key for result in after.results if result.true_subset.size}
-    again = dg.evaluate_automation_conditions(definitions, instance, asset_selection=LOOKED_AT, cursor=after.cursor)
+    again = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=LOOKED_AT, cursor=after.cursor)
     assert again.total_requested == 0

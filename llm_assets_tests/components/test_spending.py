@@ -5,31 +5,24 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
-from dagster.components.testing import create_defs_folder_sandbox
 
 from llm_assets.components.resources import PlatformResource
 from llm_assets.platform import Platform
-from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT, causes
+from llm_assets_tests.components import projects
+from llm_assets_tests.components.projects import causes
+from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
 from llm_assets_tests.platforms import Time, labels, run
 
 FREE = {"provider": "openai", "model_name": "mine", "free": True}
 
 
 def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions:
-    with create_defs_folder_sandbox() as sandbox:
-        for name, kind, attributes in (
-            ("reviews", "Documents", DOCUMENTS),
-            ("topic", "Enrichment", ENRICHMENT | enrichment),
-            ("spending", "Spending", spending),
-        ):
-            there = sandbox.defs_folder_path / name
-            there.mkdir()
-            declared = {"type": f"llm_assets.components.{kind}", "attributes": attributes}
-            (there / "defs.yaml").write_text(yaml.safe_dump(declared))
-        (sandbox.defs_folder_path / "topic" / "prompt.md").write_text(PROMPT)
-        with sandbox.build_all_defs() as definitions:
-            return dg.Definitions.merge(definitions, dg.Definitions(resources={"platform": PlatformResource()}))
+    declared = {
+        "reviews": ("Documents", DOCUMENTS),
+        "topic": ("Enrichment", ENRICHMENT | enrichment),
+        "spending": ("Spending", spending),
+    }
+    return projects.load(declared, {"topic": PROMPT})
 
 
 @pytest.mark.parametrize(
