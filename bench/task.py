@@ -112,7 +112,7 @@ def change_one(root: Path) -> None:
 def documents_path(root: Path, partition: str = PARTITION) -> Path:
     """Where the documents lie under a root."""
     store = Store(root)
-    return store.local(store.documents(DOCUMENTS, partition))
+    return Path(store.files.where(store.documents(DOCUMENTS, partition)))
 
 
 def share_documents(root: Path, other: Path, partition: str = PARTITION) -> None:

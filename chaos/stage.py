@@ -105,7 +105,10 @@ class _Play:
         """What the referee says."""
         name = self._job.enrichment.name
         tables = {
-            partition: [self._store.local(path(name, partition)) for path in (self._store.enriched, self._store.failed)]
+            partition: [
+                Path(self._store.files.where(path(name, partition)))
+                for path in (self._store.enriched, self._store.failed)
+            ]
             for partition in self._schedule.partitions
         }
         injected = Counter(self._emulator.injected())

@@ -94,7 +94,7 @@ def run(
         out.print(console.titled("Failures by reason", console.reasons_table(done.failures)))
     out.print()
     for path in done.tables:
-        out.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        out.print(path, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

@@ -120,7 +120,7 @@ def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> In
     intake = Intake()
     try:
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
-            with attempt, platform.store.scratch() as folder:
+            with attempt, platform.store.files.scratch() as folder:
                 intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
                 _check_complete(shard, batch, intake, expected=expected_results(batch.counts, len(sent)))
     except (DownloadIncomplete, TransientError) as error:
@@ -211,4 +211,4 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
     try:
         platform.ledger.collected(shard, results, spent, settles=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime
-        platform.store.local(results).unlink()
+        platform.store.files.delete(results)

@@ -136,7 +136,7 @@ class DocumentSource:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         tally = _Tally()
-        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+        with TemporaryDirectory(prefix=".", dir=target.parent) as scratch:
             files = self._open(partition, Path(scratch))
             temporary = Path(scratch) / target.name
             schema = files[0].schema if files else self.schema

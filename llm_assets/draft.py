@@ -56,7 +56,8 @@ class Draft:
         self._wanted = FingerprintSet()
         # What is looked for in published answers makes another table of them.
         self._digest = hashlib.blake2b("\n".join(enrichment.evidence).encode(), digest_size=16)
-        self._written: list[Path] = []
+        self._folder = Path()
+        self._written: list[str] = []
         self._elsewhere = answers_elsewhere(platform, enrichment, partition)
         self._estimate = estimate_requests(platform, enrichment)
         self._is_cached = is_cached(platform, enrichment)
@@ -70,8 +71,8 @@ class Draft:
         """Read the documents by slices, write the plan's table, and pack each request that is not settled, once."""
         store = self._platform.store
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
-        with store.scratch() as folder:
-            table = SliceWriter(folder, _PLAN_GROUP_ROWS)
+        with store.files.scratch() as self._folder:
+            table = SliceWriter(self._folder, _PLAN_GROUP_ROWS)
             for documents in document_slices(self._platform, self._enrichment, self._partition):
                 rendered = renderer.render(documents)
                 table.add(rendered.plan)
@@ -80,11 +81,11 @@ class Draft:
                 self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
                 self._pack(rendered.bodies, settled)
                 self._keep_finished()
-            with store.writing(self._path) as file:
-                self._written.append(store.local(self._path))
+            with store.files.writing(self._path) as file:
+                self._written.append(self._path)
                 table.write(file)
-        self._packer.close()
-        self._keep_finished()
+            self._packer.close()
+            self._keep_finished()
         self._keep_taken()
 
     def _pack(self, bodies: Mapping[Fingerprint, bytes], settled: FingerprintSet) -> None:
@@ -130,17 +131,17 @@ class Draft:
         """See to it that the plan's table is in its place: another may be there already that says the same."""
         if plan.path == self._path:
             return
-        written, place = self._platform.store.local(self._path), self._platform.store.local(plan.path)
-        if place.exists():
-            written.unlink()
+        files = self._platform.store.files
+        if files.exists(plan.path):
+            files.delete(self._path)
         else:
-            written.replace(place)
+            files.move(self._path, plan.path)
 
     def discard(self) -> None:
         """Remove what was written: another run's plan holds, or this one could not be finished."""
         self._packer.abandon()
         for path in self._written:
-            path.unlink(missing_ok=True)
+            self._platform.store.files.delete(path)
 
     def _refused_requests(self) -> int | None:
         """How many requests the smallest shard of the current plan had that the provider never had room for."""
@@ -155,10 +156,7 @@ class Draft:
 
     def _new_shard(self) -> tuple[str, Path]:
         key = self._platform.new_key()
-        path = self._platform.store.local(self._stem(key) + self._dialect.shard_format.suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._written.append(path)
-        return key, path
+        return key, self._folder / (key + self._dialect.shard_format.suffix)
 
     def _take_from_elsewhere(self, fingerprints: pl.Series, settled: FingerprintSet, useless: FingerprintSet) -> None:
         """Settle what other partitions have the answer to."""
@@ -175,9 +173,9 @@ class Draft:
         key = self._platform.new_key()
         stem = self._platform.store.shard(self._enrichment.name, self._partition, 0, key)
         results = f"{stem}.results.parquet"
-        with self._platform.store.writing(results) as file:
+        with self._platform.store.files.writing(results) as file:
             self._elsewhere.write(taken, file)
-        self._written.append(self._platform.store.local(results))
+        self._written.append(results)
         now = self._platform.clock()
         self.reused.append(
             replace(
@@ -194,9 +192,11 @@ class Draft:
         """Write what the finished shards ask, and keep the ledger's rows for them."""
         for packed in self._packer.take_finished():
             stem = self._stem(packed.key)
+            self._written.append(stem + self._dialect.shard_format.suffix)
+            self._platform.store.files.take(packed.path, self._written[-1])
             columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
+            self._written.append(f"{stem}.requests.parquet")
             self._platform.store.write(f"{stem}.requests.parquet", pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
-            self._written.append(self._platform.store.local(f"{stem}.requests.parquet"))
             expected = self._forecast(packed.line_bytes)
             self.shards.append(
                 replace(
@@ -247,7 +247,8 @@ def document_slices(platform: Platform, enrichment: Enrichment, partition: str) 
     path = platform.store.documents(enrichment.documents, partition)
     # The first slice has no rows: a partition without documents has a plan with all its columns too.
     yield platform.store.scan(path).head(0).collect()
-    yield from read_documents(platform.store.local(path), SLICE_ROWS)
+    with platform.store.files.reading(path) as file:
+        yield from read_documents(file, SLICE_ROWS)
 
 
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:

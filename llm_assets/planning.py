@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 
 import orjson
@@ -115,7 +114,7 @@ def _plan(
         draft.discard()
         raise
     for shard in unsent:
-        platform.store.local(platform.request_file(shard)).unlink(missing_ok=True)
+        platform.store.files.delete(platform.request_file(shard))
     return plan
 
 
@@ -144,7 +143,7 @@ def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]
     return [
         shard
         for shard in planned
-        if all_of_them or not shard.is_of(plan) or not platform.store.exists(platform.request_file(shard))
+        if all_of_them or not shard.is_of(plan) or not platform.store.files.exists(platform.request_file(shard))
     ]
 
 
@@ -189,11 +188,12 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
 
     Empty where there are no documents: nothing can be told from that.
     """
-    documents = platform.store.local(platform.store.documents(enrichment.documents, partition))
-    if not documents.exists():
+    documents = platform.store.documents(enrichment.documents, partition)
+    if not platform.store.files.exists(documents):
         return ""
-    with documents.open("rb") as file:
-        digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
+    digest = hashlib.blake2b(digest_size=16)
+    for chunk in platform.store.files.chunks(documents):
+        digest.update(chunk)
     task, limits = enrichment.task, enrichment.limits
     declared = [
         version("llm-assets"),

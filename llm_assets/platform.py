@@ -39,7 +39,7 @@ def new_key() -> str:
 class Settings:
     """What the environment says. Only credentials are secret, and they go nowhere but into a client.
 
-    `root` is the store's folder, `ledger_url` SQLAlchemy's URL of the ledger.
+    `root` is the store's folder or s3:// URL, `ledger_url` SQLAlchemy's URL of the ledger.
     """
 
     root: str
@@ -48,11 +48,23 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL, and for each provider NAME_API_KEY and NAME_BASE_URL."""
-        root = Path(environment.get("LLM_ASSETS_ROOT") or ".llm_assets").absolute()
+        """LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL, and for each provider NAME_API_KEY and NAME_BASE_URL.
+
+        Raises LedgerError where the store is in a bucket and no ledger is named.
+        """
+        root = environment.get("LLM_ASSETS_ROOT") or ".llm_assets"
+        ledger_url = environment.get("LLM_ASSETS_LEDGER_URL")
+        if "://" not in root:
+            root = str(Path(root).absolute())
+            ledger_url = ledger_url or f"sqlite:///{root}/ledger.db"
+        elif not ledger_url:
+            raise LedgerError(
+                f"LLM_ASSETS_ROOT is {root}, and no database can be kept in a bucket: set LLM_ASSETS_LEDGER_URL, such "
+                "as postgresql+psycopg://user@host/llm_assets, or sqlite:////folder/ledger.db for one machine"
+            )
         return cls(
-            root=str(root),
-            ledger_url=environment.get("LLM_ASSETS_LEDGER_URL") or f"sqlite:///{root / 'ledger.db'}",
+            root=root,
+            ledger_url=ledger_url,
             credentials={
                 name: Credentials(key, environment.get(f"{name.upper()}_BASE_URL") or None)
                 for name in ("anthropic", "openai")
@@ -63,7 +75,7 @@ class Settings:
     @property
     def in_use(self) -> bool:
         """Whether anything is kept in the store. Looks, and makes nothing."""
-        return Path(self.root).is_dir() and any(Path(self.root).iterdir())
+        return not Store(self.root).files.is_empty()
 
 
 def new_owner() -> str:
@@ -111,8 +123,9 @@ class Platform:
 
         Raises LedgerError when the store belongs to another ledger: this one does not know what was paid for it.
         """
-        Path(settings.root).mkdir(parents=True, exist_ok=True)
-        opened = cls(Store(settings.root), Ledger(settings.ledger_url, utc_now), settings.credentials)
+        store = Store(settings.root)
+        store.files.prepare()
+        opened = cls(store, Ledger(settings.ledger_url, utc_now), settings.credentials)
         found, url = opened.ledger.id, opened.ledger.url
         if (expected := opened.store.ledger_id(found)) != found:
             opened.close()
@@ -178,7 +191,7 @@ class Platform:
             client,
             self.dialect_of(shard),
             shard,
-            self.store.root,
+            self.store.files.journals,
             at_once=self.realtime_requests,
             retries=self.realtime_retries,
             told=self.ledger.progress,

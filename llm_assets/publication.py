@@ -86,7 +86,7 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
     results = results_so_far(platform.store, shards, enrichment.output)
     in_flight = requests_in_flight(platform.store, shards)
     tally = _Tally()
-    with platform.store.scratch() as folder:
+    with platform.store.files.scratch() as folder:
         parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
         for part in parts_of(plan.requests, _rows_of(enrichment, platform.part_requests)):
             wants = platform.store.scan(plan.path).with_row_index(_POSITION).filter(part)
@@ -236,8 +236,8 @@ def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Par
     """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
     store = platform.store
     with ExitStack() as files:
-        enriched = files.enter_context(store.writing(store.enriched(plan.enrichment, plan.partition)))
-        failed = files.enter_context(store.writing(store.failed(plan.enrichment, plan.partition)))
+        enriched = files.enter_context(store.files.writing(store.enriched(plan.enrichment, plan.partition)))
+        failed = files.enter_context(store.files.writing(store.failed(plan.enrichment, plan.partition)))
         parts.write(enriched, failed, plan.documents, partial(_flagged, platform, enrichment, plan))
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now

@@ -265,7 +265,7 @@ def _evidence(platform: Platform, client: Client, shard: Shard, batch: Batch) ->
 def _answers(platform: Platform, client: Client, shard: Shard, batch: Batch) -> bool:
     """Whether the results of a batch answer this shard. One line tells: a batch is one shard."""
     dialect = platform.dialect_of(shard)
-    with platform.store.scratch() as folder:
+    with platform.store.files.scratch() as folder:
         for line in read_lines(client.download(batch, folder)):
             with suppress(ValueError):
                 return fingerprint_of(dialect.result(line).custom_id, shard.key) is not None

@@ -6,16 +6,14 @@ what was asked and what came back, stay.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import polars as pl
 
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import NotThere, ProviderError, RequestRejected
+from llm_assets.errors import NotThere, ProviderError, RequestRejected, StoreError
 from llm_assets.platform import Platform
 from llm_assets.records import BatchState, Reason, Shard
 
@@ -25,6 +23,7 @@ SWEEP_MAX = 50
 PROVIDERS_KEEP = timedelta(days=30)
 # A file of a shard that the ledger does not know may be one of a plan that is being written.
 _PLANNING_MAX = timedelta(days=1)
+_HOLDS_TEXT = "it holds documents' text"
 # Outcomes that prove nothing about which batch was whose, or whether there is one.
 _NO_PROOF = (Reason.MISSING_RESULT, Reason.RESULTS_GONE, Reason.ABANDONED)
 
@@ -45,8 +44,7 @@ def sweep(platform: Platform, enrichment: Enrichment, partition: str) -> list[st
 def _delete_request_files(platform: Platform, enrichment: Enrichment) -> Iterator[str]:
     until = platform.clock() - timedelta(days=enrichment.request_files_days)
     for shard in platform.ledger.unswept(enrichment.name, until=until, limit=SWEEP_MAX):
-        file = platform.store.local(platform.request_file(shard))
-        if problem := _delete(file):
+        if problem := _delete(platform, platform.request_file(shard)):
             yield problem
             return
         platform.ledger.swept(shard.key)
@@ -57,33 +55,25 @@ def _delete_strangers(platform: Platform, enrichment: Enrichment, partition: str
     until = platform.clock() - max(timedelta(days=enrichment.request_files_days), _PLANNING_MAX)
     known = {shard.key for shard in platform.ledger.shards(enrichment.name, partition)}
     for key, file in platform.store.request_files(enrichment.name, partition):
-        with suppress(FileNotFoundError):
-            old = datetime.fromtimestamp(file.stat().st_mtime, UTC) <= until
-            if old and key not in known and (problem := _delete(file)):
-                yield problem
-                return
+        if file.modified <= until and key not in known and (problem := _delete(platform, file.path)):
+            yield problem
+            return
 
 
 def _delete_left_behind(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[str]:
     """What was being downloaded or written when a process was killed. Nobody works at one thing for a day."""
     until = platform.clock() - _PLANNING_MAX
-    for path in platform.store.left_behind(enrichment.name, partition, enrichment.documents):
-        with suppress(FileNotFoundError):
-            if datetime.fromtimestamp(path.stat().st_mtime, UTC) > until:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif problem := _delete(path):
-                yield problem
-                return
+    for problem in platform.store.tidy(enrichment.name, partition, enrichment.documents, until):
+        yield f"{problem}; {_HOLDS_TEXT}"
+        return
 
 
-def _delete(file: Path) -> str:
+def _delete(platform: Platform, path: str) -> str:
     """Delete a file, if it is there. Returns why it could not be done."""
     try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        return f"{file} cannot be deleted ({error.strerror}); it holds documents' text"
+        platform.store.files.delete(path)
+    except StoreError as error:
+        return f"{error}; {_HOLDS_TEXT}"
     return ""
 
 

@@ -77,18 +77,18 @@ class Answers:
         """
         if not shards:
             return pl.LazyFrame(schema=RESULTS_SCHEMA | {"shard": pl.UInt32()})
-        files = [str(self._store.local(self._store.results(shard))) for shard in shards]
+        paths = [self._store.results(shard) for shard in shards]
+        files = [self._store.files.where(path) for path in paths]
         origin = pl.DataFrame(
             {"file": files, "shard": range(len(files)), "collected_at": [shard.collected_at for shard in shards]},
             schema_overrides={"shard": pl.UInt32, "collected_at": pl.Datetime("us", "UTC")},
         )
-        results = pl.scan_parquet(
-            files,
+        results = self._store.files.scan(
+            paths,
             schema=RESULTS_SCHEMA,
             missing_columns="insert",
             extra_columns="ignore",
             include_file_paths="file",
-            glob=False,
         )
         return (
             results.filter(pl.col("reason").is_null() & pl.col("judged").fill_null(True))
@@ -105,7 +105,7 @@ def _newest(store: Store, shards: Sequence[Shard]) -> list[Shard]:
     for shard in shards:
         if requests >= ANSWERS_MAX:
             break
-        if store.exists(store.results(shard)):
+        if store.files.exists(store.results(shard)):
             newest.append(shard)
             requests += shard.requests
     return newest

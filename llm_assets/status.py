@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 import polars as pl
 
@@ -142,7 +141,7 @@ class Outcome:
     output_tokens: int
     cost_usd: float
     failures: dict[str, int]
-    tables: tuple[Path, ...]
+    tables: tuple[str, ...]
 
 
 def outcome(store: Store, plan: Plan) -> Outcome:
@@ -162,7 +161,7 @@ def outcome(store: Store, plan: Plan) -> Outcome:
         output_tokens=enriched[2] + failed[2],
         cost_usd=enriched[3] + failed[3],
         failures=dict(Counter(reasons).most_common()),
-        tables=tuple(store.local(path) for path in paths),
+        tables=tuple(store.files.where(path) for path in paths),
     )
 
 

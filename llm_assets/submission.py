@@ -93,11 +93,16 @@ def _no_room(platform: Platform, shard: Shard, quota: Quota) -> str:
 
 def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     client = platform.sender(shard)
-    if not platform.store.exists(platform.request_file(shard)):
+    if not platform.store.files.exists(platform.request_file(shard)):
         return replace(sent, later=sent.later + 1)  # the next plan writes it anew
-    if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
-        return sent
-    file = platform.store.local(platform.request_file(shard))
+    with platform.store.files.reading(platform.request_file(shard)) as file:
+        if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
+            return sent
+        return _post(platform, client, shard, file, sent)
+
+
+def _post(platform: Platform, client: Client, shard: Shard, file: Path, sent: Sent) -> Sent:
+    """Send a shard that was claimed."""
     try:
         staged = shard.staged_id or _left_behind(client, shard, file) or client.stage(file)
         if staged:

@@ -11,6 +11,7 @@ from llm_assets.platform import Platform
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import Time, open_platform
 from llm_assets_tests.postgres import Postgres
+from llm_assets_tests.s3_server import S3Server
 
 # A shared machine may be slow for a second; that is no defect.
 settings.register_profile("project", deadline=None)
@@ -49,6 +50,20 @@ def postgres() -> Iterator[Postgres]:
     # starts runs as another.
     with TemporaryDirectory(prefix="llm_assets_tests-") as folder, Postgres(Path(folder)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with TemporaryDirectory(prefix="llm_assets_tests-") as folder, S3Server(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A server that this process may ask."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -30,6 +30,7 @@ from llm_assets.platform import Platform, utc_now
 from llm_assets.providers import Client, Credentials
 from llm_assets.records import ShardLimits
 from llm_assets.store import Store
+from llm_assets.store.folder import Folder
 from llm_assets_tests.platforms import finish, labels, submit
 
 # Children begin with everything imported and nothing used: they start in milliseconds.
@@ -135,6 +136,12 @@ def _verb() -> str:
 
 
 class _WatchedStore(Store):
+    def __init__(self, root: Path, boundaries: _Boundaries) -> None:
+        super().__init__(root)
+        self.files = _WatchedFolder(root, boundaries)
+
+
+class _WatchedFolder(Folder):
     def __init__(self, root: Path, boundaries: _Boundaries) -> None:
         super().__init__(root)
         self._boundaries = boundaries

@@ -68,6 +68,11 @@ def open_platform(root: Path, url: str, clock: Callable[[], datetime] = utc_now)
     return Platform(Store(root), Ledger(f"sqlite:///{root / 'ledger.db'}", clock), credentials, clock=clock)
 
 
+def local(store: Store, path: str = "") -> Path:
+    """Where a file of a store in a folder lies."""
+    return Path(store.files.where(path))
+
+
 def write_documents(platform: Platform, texts: list[str | None], partition: str = P) -> None:
     """The documents d0, d1, … with these texts."""
     frame = pl.DataFrame(

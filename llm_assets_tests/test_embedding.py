@@ -20,7 +20,7 @@ from llm_assets.preview import ask_some
 from llm_assets.prompt import Prompt
 from llm_assets.providers import get_provider
 from llm_assets.records import Message, Reason, Result, Task, Usage
-from llm_assets_tests.platforms import P, Time, enriched, failed, labels, run, submit, write_documents
+from llm_assets_tests.platforms import P, Time, enriched, failed, labels, local, run, submit, write_documents
 
 ENDPOINT = "/v1/embeddings"
 DIALECT = get_provider("openai", ENDPOINT).dialect
@@ -130,7 +130,7 @@ def test_the_table_is_read_by_polars_and_duckdb_without_conversion(empty: Platfo
     assert table.schema["embedding"] == pl.Array(pl.Float32, 16)
     assert table["embedding"][0].to_list() == table["embedding"][20].to_list() != table["embedding"][1].to_list()
     assert failed(empty, enrichment)["reason"].to_list() == ["empty_document"]
-    path = empty.store.local(empty.store.enriched(enrichment.name, P))
+    path = local(empty.store, empty.store.enriched(enrichment.name, P))
     sql = "SELECT document_id, array_cosine_similarity(embedding::FLOAT[16], embedding::FLOAT[16]) FROM read_parquet(?)"
     rows = duckdb.execute(sql, [str(path)]).fetchall()
     assert [row[0] for row in rows] == table["document_id"].to_list()
@@ -194,5 +194,5 @@ def test_a_preview_shows_the_size_of_vectors(empty: Platform) -> None:
 def test_parquet_holds_nothing_but_the_numbers(empty: Platform, tmp_path: Path) -> None:
     enrichment = vectors(output=Embedding(256))
     run(empty, enrichment, TEXTS)
-    size = empty.store.local(empty.store.enriched(enrichment.name, P)).stat().st_size
+    size = local(empty.store, empty.store.enriched(enrichment.name, P)).stat().st_size
     assert size < 20 * 256 * 4 * 1.5 + 10_000

@@ -22,7 +22,19 @@ from llm_assets.status import statuses
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, enriched, failed, finish, go_on, labels, run, submit, write_documents
+from llm_assets_tests.platforms import (
+    P,
+    Time,
+    enriched,
+    failed,
+    finish,
+    go_on,
+    labels,
+    local,
+    run,
+    submit,
+    write_documents,
+)
 
 LATER = "2026-11-02"
 TEXTS: list[str | None] = [f"Review {number}: {'a good thing, ' * (number % 7)}really." for number in range(60)]
@@ -152,7 +164,7 @@ def test_answers_are_found_in_any_of_many_partitions(
         partition(empty, enrichment, day, [f"Report {day} {number}" for number in range(3)])
     assert billed(emulator) == 15
     # What an earlier release wrote has not all columns.
-    (oldest,) = (file for file in empty.store.root.rglob("*.results.parquet") if days[0] in file.as_posix())
+    (oldest,) = (file for file in local(empty.store).rglob("*.results.parquet") if days[0] in file.as_posix())
     pl.read_parquet(oldest).drop("judged", "answered_at").write_parquet(oldest)
     again = [f"Report {day} {number}" for number in range(3) for day in reversed(days)]
     partition(empty, enrichment, P, [*again, "a new one"])
@@ -188,7 +200,7 @@ def test_another_prompt_is_another_request(empty: Platform, emulator: Emulator, 
 def test_deleted_partitions_are_no_reason_to_stop(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
     partition(empty, enrichment, P, TEXTS)
     for shard in empty.ledger.shards(enrichment.name, P):
-        empty.store.local(empty.store.results(shard)).unlink()
+        local(empty.store, empty.store.results(shard)).unlink()
     partition(empty, enrichment, LATER, TEXTS)
     assert billed(emulator) == 2 * len(TEXTS)
 

@@ -29,6 +29,7 @@ from llm_assets_tests.platforms import (
     failed,
     finish,
     labels,
+    local,
     open_platform,
     reasons,
     run,
@@ -377,7 +378,7 @@ def test_rows_that_the_account_is_refused_are_held_and_not_failed(platform: Plat
     plan = platform.ledger.plan(enrichment.name, P)
     assert plan is not None
     assert "billing" in plan.held
-    assert not platform.store.exists(platform.store.enriched(enrichment.name, P))
+    assert not platform.store.files.exists(platform.store.enriched(enrichment.name, P))
     submit(platform, enrichment)
     finish(platform, enrichment)
     assert enriched(platform, enrichment).height == 20
@@ -413,7 +414,7 @@ def test_a_damaged_table_is_named(platform: Platform, emulator: Emulator, kind: 
     submit(platform, enrichment)
     if kind == "results":
         finish(platform, enrichment)
-    (table,) = platform.store.root.rglob(f"batches/*/**/*{kind}*.parquet")
+    (table,) = local(platform.store).rglob(f"batches/*/**/*{kind}*.parquet")
     table.write_bytes(table.read_bytes()[:bytes_kept])
     with pytest.raises(StoreError, match=rf"{table.name} in the store .* is damaged .* put back a copy"):
         collect_partition(platform, enrichment, P)
@@ -422,7 +423,7 @@ def test_a_damaged_table_is_named(platform: Platform, emulator: Emulator, kind: 
 def test_damage_within_the_answers_is_named_wherever_it_is_met(platform: Platform, emulator: Emulator) -> None:
     enrichment = labels("anthropic")
     run(platform, enrichment, [f"Review {number}: a good thing" for number in range(500)])
-    (table,) = platform.store.root.rglob("*.results.parquet")
+    (table,) = local(platform.store).rglob("*.results.parquet")
     whole = table.read_bytes()
     told = []
     for at in range(4, len(whole) - 200, 500):
@@ -442,7 +443,7 @@ def test_tables_that_lack_a_document_are_not_published(platform: Platform, enric
     platform.store.write(plan.path, platform.store.scan(plan.path).collect().tail(-1))
     with pytest.raises(LLMAssetsError, match="20 documents, but 19 enriched and 0 failed; nothing was published"):
         finish(platform, enrichment)
-    assert not platform.store.exists(platform.store.enriched(enrichment.name, P))
+    assert not platform.store.files.exists(platform.store.enriched(enrichment.name, P))
 
 
 def test_collecting_again_changes_nothing(platform: Platform, enrichment: Enrichment) -> None:

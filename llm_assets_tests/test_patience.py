@@ -25,6 +25,7 @@ from llm_assets_tests.platforms import (
     finish,
     go_on,
     labels,
+    local,
     reasons,
     submit,
     write_documents,
@@ -165,7 +166,7 @@ def send_one(platform: Platform, enrichment: Enrichment) -> None:
     plan = platform.ledger.plan(enrichment.name, P)
     assert plan is not None
     waiting = [shard for shard in shards(platform, enrichment) if shard.state is ShardState.PLANNED][1:]
-    files = [file for shard in waiting for file in platform.store.local(shard.path).parent.glob(f"{shard.key}.json*")]
+    files = [file for shard in waiting for file in local(platform.store, shard.path).parent.glob(f"{shard.key}.json*")]
     for file in files:
         file.rename(file.with_suffix(".away"))
     send_planned(platform, plan)
@@ -177,7 +178,7 @@ def test_a_shard_whose_file_is_lost_is_written_anew(
     platform: Platform, enrichment: Enrichment, emulator: Emulator
 ) -> None:
     plan = plan_partition(platform, enrichment, P)
-    for file in platform.store.local(shards(platform, enrichment)[0].path).parent.glob("*.json*"):
+    for file in local(platform.store, shards(platform, enrichment)[0].path).parent.glob("*.json*"):
         file.unlink()
     assert send_planned(platform, plan).later == 1
     submit(platform, enrichment)
@@ -191,7 +192,7 @@ def test_a_reply_that_comes_after_its_claim_was_given_up_is_recorded(platform: P
     shard = shards(platform, enrichment)[0]
     client = platform.client("openai", None)
     platform.ledger.claim(shard.key, owner="slow", account=client.account)
-    file = platform.store.local(shard.path + ".jsonl")
+    file = local(platform.store, shard.path + ".jsonl")
     batch = client.create(file, staged=client.stage(file), stamp=shard.key)
     platform.ledger.released(shard.key)
     platform.ledger.submitted(shard.key, batch)

@@ -16,7 +16,7 @@ from llm_assets.prompt import Prompt
 from llm_assets.records import ShardLimits
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, enriched, finish, go_on, labels, submit, write_documents
+from llm_assets_tests.platforms import P, Time, enriched, finish, go_on, labels, local, submit, write_documents
 
 TEXTS: list[str | None] = [f"Review {number}: a good thing." for number in range(12)]
 
@@ -121,7 +121,7 @@ def test_what_was_too_large_for_one_plan_does_not_make_the_next_ones_batches_sma
 
 def test_a_full_disk_leaves_nothing_behind(empty: Platform, enrichment: Enrichment) -> None:
     write_documents(empty, [f"{text} {'more ' * 200}" for text in TEXTS * 4])
-    folder = empty.store.root / "enrichments"
+    folder = local(empty.store) / "enrichments"
     small = replace(enrichment, limits=ShardLimits(requests=10, bytes=1_000_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))

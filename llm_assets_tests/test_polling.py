@@ -9,7 +9,7 @@ from llm_assets.polling import poll
 from llm_assets.providers.openai import OpenAIDialect
 from llm_assets.records import ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, labels, submit, write_documents
+from llm_assets_tests.platforms import P, Time, labels, local, submit, write_documents
 
 # Three batches: so few are asked about one by one.
 ENRICHMENT = replace(labels("openai"), limits=ShardLimits(requests=2, bytes=1_000_000), deadline_hours=2)
@@ -38,7 +38,7 @@ def test_batches_beyond_all_pages_of_the_list_are_not_left_out(platform: Platfor
     write_documents(platform, [f"Another {number}" for number in range(4)], "2026-11-02")
     submit(platform, ENRICHMENT, "2026-11-02")
     ours = platform.ledger.active_shards()
-    client, file = platform.client("openai", None), platform.store.local(platform.request_file(ours[0]))
+    client, file = platform.client("openai", None), local(platform.store, platform.request_file(ours[0]))
     for number in range(2 * OpenAIDialect.list_page_size):
         client.create(file, staged=ours[0].staged_id, stamp=f"another {number}")
     for _ in ours:

@@ -23,6 +23,7 @@ from llm_assets_tests.platforms import (
     failed,
     finish,
     labels,
+    local,
     open_platform,
     reasons,
     run,
@@ -262,7 +263,7 @@ def test_an_answer_that_was_cut_in_the_journal_is_asked_for_again_and_the_others
 ) -> None:
     write_documents(empty, TEXTS)
     submit(empty, now)
-    (journal,) = empty.store.root.rglob(f"*{JOURNAL}")
+    (journal,) = local(empty.store).rglob(f"*{JOURNAL}")
     journal.write_bytes(journal.read_bytes()[:-10])
     finish(empty, now, steps_max=6)
     assert enriched(empty, now).height == 40

@@ -14,7 +14,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.platform import Platform
 from llm_assets.records import Reason
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, enriched, failed, finish, labels, open_platform, reasons, run, submit
+from llm_assets_tests.platforms import P, enriched, failed, finish, labels, local, open_platform, reasons, run, submit
 
 DOCUMENT = "an unlucky and bad one"
 ENDPOINTS = {"anthropic": None, "openai": "/v1/responses", "openai-chat": "/v1/chat/completions"}
@@ -39,7 +39,7 @@ def sent(platform: Platform, enrichment: Enrichment, wave: int) -> list[Any]:
     suffix = platform.dialect(enrichment.provider, enrichment.endpoint).shard_format.suffix
     bodies: list[Any] = []
     for shard in shards:
-        text = platform.store.local(shard.path + suffix).read_bytes()
+        text = local(platform.store, shard.path + suffix).read_bytes()
         rows = orjson.loads(text)["requests"] if suffix == ".json" else map(orjson.loads, text.splitlines())
         bodies += [row.get("params") or row["body"] for row in rows]
     return bodies

@@ -21,6 +21,7 @@ from llm_assets_tests.platforms import (
     enriched,
     finish,
     labels,
+    local,
     open_platform,
     run,
     submit,
@@ -69,12 +70,12 @@ def test_the_upload_of_a_run_that_died_before_it_wrote_it_down_is_used(
     platform: Platform, emulator: Emulator, time: Time
 ) -> None:
     enrichment = labels("openai")
-    died = open_platform(platform.store.root, emulator.url, time)
+    died = open_platform(local(platform.store), emulator.url, time)
     plan_partition(died, enrichment, P)
     (shard,) = died.ledger.shards(enrichment.name, P)
     client = died.client("openai", shard.endpoint)
     died.ledger.claim(shard.key, owner=died.owner, account=client.account)
-    uploaded = client.stage(died.store.local(f"{shard.path}.jsonl"))
+    uploaded = client.stage(local(died.store, f"{shard.path}.jsonl"))
     died.close()
     submit(platform, enrichment)  # takes the claim over
     time.passes(minutes=3)
@@ -121,11 +122,11 @@ def test_request_files_are_deleted_once_they_are_old_enough_and_nothing_else_is(
     time.passes(days=29)
     assert sweep(platform, enrichment, P) == []
     assert request_files(platform) == keys(platform)
-    tables = sorted(platform.store.root.rglob("*.parquet"))
+    tables = sorted(local(platform.store).rglob("*.parquet"))
     time.passes(days=2)
     assert sweep(platform, enrichment, P) == []
     assert request_files(platform) == set()
-    assert sorted(platform.store.root.rglob("*.parquet")) == tables
+    assert sorted(local(platform.store).rglob("*.parquet")) == tables
     (shard,) = platform.ledger.shards(enrichment.name, P)
     assert shard.swept_at is not None
     assert platform.ledger.unswept(enrichment.name, until=platform.clock(), limit=9) == []
@@ -173,7 +174,7 @@ def test_files_of_a_plan_that_was_never_recorded_are_deleted_after_a_day(
     enrichment = replace(enrichment, request_files_days=0)
     run(platform, enrichment, TEXTS)
     (shard,) = platform.ledger.shards(enrichment.name, P)
-    stranger = platform.store.local(platform.request_file(replace(shard, path=shard.path.replace(shard.key, "abc"))))
+    stranger = local(platform.store, platform.request_file(replace(shard, path=shard.path.replace(shard.key, "abc"))))
     stranger.write_text("{}")
     time.passes(hours=23)
     sweep(platform, enrichment, P)
@@ -187,7 +188,7 @@ def test_what_killed_processes_left_is_deleted_after_a_day(
     platform: Platform, enrichment: Enrichment, time: Time
 ) -> None:
     run(platform, enrichment, TEXTS)
-    root = platform.store.root
+    root = local(platform.store)
     scratch = root / ".scratch-abc"
     scratch.mkdir()
     (scratch / "download.jsonl").write_text("an answer")
@@ -205,7 +206,8 @@ def test_what_killed_processes_left_is_deleted_after_a_day(
 def test_a_file_that_cannot_be_deleted_is_told_and_tried_again(platform: Platform, enrichment: Enrichment) -> None:
     enrichment = replace(enrichment, request_files_days=0)
     run(platform, enrichment, TEXTS)
-    ((_, file),) = platform.store.request_files(enrichment.name, P)
+    ((_, entry),) = platform.store.request_files(enrichment.name, P)
+    file = local(platform.store, entry.path)
     file.rename(aside := file.with_suffix(".aside"))
     file.mkdir()  # which not even root can unlink
     (problem,) = sweep(platform, enrichment, P)

@@ -16,7 +16,7 @@ from chaos.referee import Verdict, judge
 from chaos.worker import Job, work
 from llm_assets.store import Store
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P
+from llm_assets_tests.platforms import P, local
 
 DOCUMENTS = 200
 # Four in 200 that nothing helps, and twenty that another attempt does.
@@ -51,7 +51,7 @@ def outcome(job: Job, emulator: Emulator, before: Callable[[], None] = lambda: N
     before()
     work(replace(job, finishing=True))
     name = job.enrichment.name
-    tables = {P: [store.local(store.enriched(name, P)), store.local(store.failed(name, P))]}
+    tables = {P: [local(store, store.enriched(name, P)), local(store, store.failed(name, P))]}
     return judge(emulator, job.provider, tables, {P: documents})
 
 

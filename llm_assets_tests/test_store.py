@@ -8,6 +8,7 @@ import pytest
 
 from llm_assets.errors import StoreError
 from llm_assets.store import Store
+from llm_assets_tests.platforms import local
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
     store.write("table.parquet", pl.DataFrame({"n": [1]}))
 
     def interrupted() -> None:
-        with store.writing("table.parquet") as temporary:
+        with store.files.writing("table.parquet") as temporary:
             temporary.write_bytes(b"half a ta")
             raise KeyboardInterrupt
 
@@ -32,7 +33,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Pat
 
 
 def test_scratch_is_gone_afterwards(tmp_path: Path) -> None:
-    with Store(tmp_path).scratch() as folder:
+    with Store(tmp_path).files.scratch() as folder:
         (folder / "results.jsonl").touch()
     assert list(tmp_path.iterdir()) == []
 
@@ -41,7 +42,7 @@ def test_scratch_is_gone_afterwards(tmp_path: Path) -> None:
 def test_a_partition_key_cannot_leave_its_folder(tmp_path: Path, partition: str) -> None:
     store = Store(tmp_path)
     for name in (store.documents("d", partition), store.enriched("e", partition), store.plan("e", partition, "1")):
-        assert store.local(name).resolve().is_relative_to(tmp_path)
+        assert local(store, name).resolve().is_relative_to(tmp_path)
         assert "/../" not in name
     assert len({store.enriched("e", key) for key in ("..", ".", "a/b", "a%2Fb")}) == 4
 
@@ -72,7 +73,7 @@ def test_a_table_that_is_none_is_named_before_it_is_read(tmp_path: Path, damage:
     store = Store(tmp_path)
     store.write("good.parquet", TABLE)
     store.write("some/where.parquet", TABLE)
-    table = store.local("some/where.parquet")
+    table = local(store, "some/where.parquet")
     table.write_bytes(damage(table.read_bytes()))
     with pytest.raises(StoreError, match=r"some/where.parquet in the store .* is damaged .* put back a copy"):
         store.scan_all(["good.parquet", "some/where.parquet"], dict(TABLE.schema))
@@ -84,7 +85,7 @@ def test_damage_within_a_table_is_found(tmp_path: Path) -> None:
     for name in ("a", "b"):
         store.write(f"{stem}{name}.results.parquet", TABLE)
     store.check("e", "p")
-    table = store.local(f"{stem}b.results.parquet")
+    table = local(store, f"{stem}b.results.parquet")
     table.write_bytes(halfway(table.read_bytes()))
     store.scan(f"{stem}b.results.parquet")
     with pytest.raises(StoreError, match=r"wave-01/keyb.results.parquet in the store .* is damaged") as raised:
@@ -100,9 +101,9 @@ def test_a_column_that_an_older_table_lacks_is_null(tmp_path: Path) -> None:
     assert found.collect()["text"].null_count() == TABLE.height
 
 
-def test_only_folders_are_supported(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="only a folder is supported"):
-        Store("s3://bucket/prefix")
+def test_other_roots_are_refused() -> None:
+    with pytest.raises(StoreError, match=r"expected the path of a folder, or s3://bucket/prefix"):
+        Store("gs://bucket/prefix")
 
 
 @pytest.mark.parametrize("longest", ["x" * 237, "ü" * 39, "☃" * 26], ids=["ascii", "umlauts", "snowmen"])

@@ -27,6 +27,7 @@ from llm_assets_tests.platforms import (
     failed,
     finish,
     labels,
+    local,
     open_platform,
     reasons,
     submit,
@@ -344,7 +345,7 @@ def test_a_lost_batch_is_found_beyond_the_first_page_of_the_list(platform: Platf
     emulator.faults([{"fault": "dropped_after_store", "times": 1}])
     submit(platform, enrichment)
     (shard,) = platform.ledger.shards(enrichment.name, P)
-    client, file = platform.client("openai", None), platform.store.local(platform.request_file(shard))
+    client, file = platform.client("openai", None), local(platform.store, platform.request_file(shard))
     for number in range(OpenAIDialect.list_page_size):
         client.create(file, staged=shard.staged_id, stamp=f"another {number}")
     submit(platform, enrichment)

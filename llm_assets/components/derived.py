@@ -161,11 +161,11 @@ def write_derived(store: Store, derivation: Derivation, upstream: Upstream, part
     of yet, StoreError for a damaged table.
     """
     path = upstream.path(store, partition)
-    if not store.exists(path):
+    if not store.files.exists(path):
         raise DocumentsError(f"{derivation.name}: there is no {path} yet; materialize {upstream.key.to_user_string()}")
     target = store.documents(derivation.name, partition)
     try:
-        with store.scratch() as folder, store.writing(target) as file:
+        with store.files.scratch() as folder, store.files.writing(target) as file:
             table = store.scan(path)
             there = table.collect_schema()
             if missing := [name for name in upstream.schema if name not in (TEXT, *there)]:
@@ -174,9 +174,10 @@ def write_derived(store: Store, derivation: Derivation, upstream: Upstream, part
                     "nothing again for a column that is kept"
                 )
             if derivation.needs_text and TEXT not in there:
-                texts = read_documents(store.local(store.documents(upstream.documents, partition)))
-                slices = (piece.select(list(upstream.schema)) for piece in with_texts(table, texts))
-                write_slices(slices, upstream.schema, folder / "texts.parquet", _GROUP_ROWS)
+                with store.files.reading(store.documents(upstream.documents, partition)) as documents:
+                    texts = read_documents(documents)
+                    slices = (piece.select(list(upstream.schema)) for piece in with_texts(table, texts))
+                    write_slices(slices, upstream.schema, folder / "texts.parquet", _GROUP_ROWS)
                 table = pl.scan_parquet(folder / "texts.parquet")
             derivation.documents(table).sink_parquet(file, compression="zstd", row_group_size=_GROUP_ROWS)
     except DAMAGE as error:

@@ -165,7 +165,8 @@ def documents_asset(
         tag_process(context)
         with platform.platform() as opened:
             path = opened.store.documents(source.name, context.partition_key)
-            summary = source.write(context.partition_key, opened.store.local(path))
+            with opened.store.files.writing(path) as table:
+                summary = source.write(context.partition_key, table)
         missing: dict[str, str] = {}
         if not source.files(context.partition_key):
             missing[NO_FILE] = source.looked_for(context.partition_key)

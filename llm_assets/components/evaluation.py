@@ -148,14 +148,14 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
     )
     store.write(store.evaluation(compared.name, "answers.parquet"), answers)
     store.write(store.evaluation(compared.name, "scores.parquet"), scores.cells)
-    with store.writing(store.evaluation(compared.name, "comparison.html")) as file:
+    with store.files.writing(store.evaluation(compared.name, "comparison.html")) as file:
         file.write_text(page, encoding="utf-8")
     accepted = store.evaluation(compared.name, "accepted.parquet")
-    since = worse(answers, store.scan(accepted).collect()) if store.exists(accepted) else None
+    since = worse(answers, store.scan(accepted).collect()) if store.files.exists(accepted) else None
     metadata: Metadata = {
         "verdict": verdict(scores),
         "scores": _scores_table(scores.cells),
-        "page": dg.MetadataValue.path(str(store.local(store.evaluation(compared.name, "comparison.html")))),
+        "page": dg.MetadataValue.path(store.files.where(store.evaluation(compared.name, "comparison.html"))),
         "dagster/row_count": answers.height,
         "documents": int(scores.cells["documents"][0]),
         "partitions": len(partitions),

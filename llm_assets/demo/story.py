@@ -265,7 +265,7 @@ class Demo:
         path = store.evaluation(kind.evaluation, "answers.parquet") if kind.evaluation else ""
         if not path:
             return True
-        return store.exists(path) and set(store.scan(path).collect()["partition"]) >= set(kind.partitions)
+        return store.files.exists(path) and set(store.scan(path).collect()["partition"]) >= set(kind.partitions)
 
     def _failure(self, run: Run) -> str:
         """What a reader should know of a failed run."""

@@ -7,12 +7,13 @@ next wave. So at most as many answers are paid twice as were being waited for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager
+from datetime import datetime
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from llm_assets.errors import NotThere, ProviderError, RequestRejected, SystemicError
 from llm_assets.providers import Client, Dialect
@@ -28,10 +29,23 @@ _EMULATOR = b"+emulator-"
 _TOLD_EVERY = 100
 
 
+class Journals(Protocol):
+    """Where answers are kept as they come: see `store.files.Journals`."""
+
+    def begin(self, path: str) -> AbstractContextManager[Callable[[bytes], None]]:
+        """A journal without lines, and what adds one to it."""
+
+    def modified(self, path: str) -> datetime | None:
+        """When a journal got its last line; None where there is none."""
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """What is in a journal."""
+
+
 class RealtimeClient:
     """The verbs of a provider for one shard, without a batch.
 
-    `root` is the folder that paths of shards are relative to. A few requests are asked `at_once`. The `retries` of each
+    Its answers are kept in `journals`. A few requests are asked `at_once`. The `retries` of each
     are the SDK's: with pauses that double, or as long as the provider's `retry-after` says. `told` gets the shard's key
     and how many of its requests have come back, now and then.
     """
@@ -41,13 +55,14 @@ class RealtimeClient:
         client: Client,
         dialect: Dialect,
         shard: Shard,
-        root: Path,
+        journals: Journals,
         *,
         at_once: int,
         retries: int,
         told: Callable[[str, int], None],
     ) -> None:
-        self._client, self._dialect, self._shard, self._root = client, dialect, shard, root
+        self._client, self._dialect, self._shard, self._journals = client, dialect, shard, journals
+        self._journal = f"{shard.path}{JOURNAL}"
         self._at_once, self._retries, self._told = at_once, retries, told
         self.account, self.base_url = client.account, client.base_url
 
@@ -64,17 +79,14 @@ class RealtimeClient:
 
         Raises the provider's error when nothing was answered; else what was not is in the journal, with the error.
         """
-        journal = self._root / f"{self._shard.path}{JOURNAL}"
         count = 0
-        with journal.open("wb") as file:
+        with self._journals.begin(self._journal) as add:
             for line in self._lines(self._dialect.requests(shard)):
-                file.write(line + b"\n")
-                file.flush()
+                add(line)
                 count += 1
                 if count % _TOLD_EVERY == 0:
                     self._told(stamp, count)
-            os.fsync(file.fileno())
-        return self.batch(self._id(journal))
+        return self.batch(self._id())
 
     def ask(self, body: bytes, retries: int = 0) -> bytes:
         """One request."""
@@ -83,30 +95,31 @@ class RealtimeClient:
     def batch(self, batch_id: str) -> Batch:
         """The journal of this name. NotThere when it is gone."""
         _, requests, path = batch_id.split(":", 2)
-        journal = self._root / path
-        if not journal.is_file():
+        modified = self._journals.modified(path)
+        if modified is None:
             raise NotThere(f"the journal {path} is not in the store any more", code="no_journal")
-        with journal.open("rb") as file:
-            lines = sum(line.endswith(b"\n") for line in file)  # the last may have been cut
+        lines = sum(chunk.count(b"\n") for chunk in self._journals.chunks(path))  # the last may have been cut
         return Batch(
             batch_id,
             BatchState.ENDED,
-            datetime.fromtimestamp(journal.stat().st_mtime, UTC),
+            modified,
             BatchCounts(total=int(requests), succeeded=lines),
-            stamp=journal.name.removesuffix(JOURNAL),
+            stamp=PurePosixPath(path).name.removesuffix(JOURNAL),
             outputs=(path,),
         )
 
     def batches(self, cursor: str | None = None) -> BatchPage:
         """What a run that was killed left of the shard."""
-        journal = self._root / f"{self._shard.path}{JOURNAL}"
-        if not journal.is_file() or not journal.stat().st_size:
+        if self._journals.modified(self._journal) is None:
             return BatchPage((), None)
-        return BatchPage((self.batch(self._id(journal)),), None)
+        return BatchPage((self.batch(self._id()),), None)
 
     def download(self, batch: Batch, folder: Path) -> list[Path]:
         """The journal."""
-        return [self._root / batch.outputs[0]]
+        journal = folder / PurePosixPath(batch.outputs[0]).name
+        with journal.open("wb") as file:
+            file.writelines(self._journals.chunks(batch.outputs[0]))
+        return [journal]
 
     def cancel(self, batch_id: str) -> None:
         """Nothing is under way any more."""
@@ -160,7 +173,7 @@ class RealtimeClient:
             return name, error
         return name, line.replace(b'"custom_id":"%b"' % ASKED, b'"custom_id":"%b"' % name.encode(), 1)
 
-    def _id(self, journal: Path) -> str:
-        with journal.open("rb") as file:
-            mark = "-emulator" if _EMULATOR in file.readline() else ""
-        return f"{_ID}{mark}:{self._shard.requests}:{journal.relative_to(self._root).as_posix()}"
+    def _id(self) -> str:
+        first = next(self._journals.chunks(self._journal), b"").partition(b"\n")[0]
+        mark = "-emulator" if _EMULATOR in first else ""
+        return f"{_ID}{mark}:{self._shard.requests}:{self._journal}"

@@ -68,7 +68,7 @@ def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch
     time.offset = timedelta(days=-1)  # there are partitions for days that are over
     progress = run(empty, labels("openai"), ["good", "bad", "so-so"])
     day = empty.clock().date().isoformat()
-    monkeypatch.setenv("LLM_ASSETS_ROOT", str(empty.store.root))
+    monkeypatch.setenv("LLM_ASSETS_ROOT", empty.store.files.where())
     definitions = load({"start_date": day}, {})
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(

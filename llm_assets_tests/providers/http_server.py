@@ -72,7 +72,7 @@ def serving() -> Iterator[Server]:
             self.end_headers()
             self.wfile.write(reply.body[: len(reply.body) - reply.cut])
 
-        do_GET = do_POST = do_DELETE = handle_one  # noqa: N815 - the names that the standard library looks for
+        do_PUT = do_GET = do_POST = do_DELETE = handle_one  # noqa: N815 - the names that the standard library looks for
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass

@@ -17,18 +17,18 @@ and nowhere else.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 
 from llm_assets.errors import StoreError
 from llm_assets.records import Shard
+from llm_assets.store.files import Entry, Files
+from llm_assets.store.folder import Folder
 
 # What polars raises over a table that is damaged or changed while it is read. Its panics are no `Exception`s.
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
@@ -38,12 +38,12 @@ _SEGMENT_BYTES_MAX = 255 - len("..parquet.12345678")
 
 
 class Store:
-    """Tables and files under `root`, a folder. Paths that leave here are relative to it, with `/`."""
+    """Tables and files under `root`: a folder, or `s3://bucket/prefix`. Paths that leave here are relative to it,
+    with `/`. What is done with `files` as such is described there.
+    """
 
     def __init__(self, root: str | Path) -> None:
-        if "://" in str(root):
-            raise StoreError(f"the store's root is {str(root)!r}; only a folder is supported, give its path")
-        self.root = Path(root).absolute()
+        self.files: Files = _files_at(str(root))
 
     # -- names
 
@@ -92,68 +92,32 @@ class Store:
 
     def ledger_id(self, first: str) -> str:
         """Which ledger knows what was sent from here: the `first` that the store was ever opened with."""
-        if not self.exists("ledger-id"):
-            with self.writing("ledger-id") as file:
-                file.write_text(f"{first}\n")
-        return self.local("ledger-id").read_text().strip()
+        return self.files.create("ledger-id", f"{first}\n").strip()
 
-    def request_files(self, enrichment: str, partition: str) -> Iterator[tuple[str, Path]]:
+    def request_files(self, enrichment: str, partition: str) -> Iterator[tuple[str, Entry]]:
         """The files of a partition's shards as they are sent, each with its shard's key."""
-        for file in sorted(self.local(self._batches(enrichment, partition)).glob("wave-*/*.json*")):
-            yield file.name.partition(".")[0], file
+        for entry in self.files.listed(self._batches(enrichment, partition)):
+            path = PurePosixPath(entry.path)
+            if path.match("wave-*/*.json*"):
+                yield path.name.partition(".")[0], entry
 
-    def left_behind(self, enrichment: str, partition: str, documents: str) -> Iterator[Path]:
-        """What processes that were killed may have left: scratch folders, and files that did not take their places."""
-        yield from self.root.glob(".scratch-*")
-        yield from self.local(self._batches(enrichment, partition)).rglob(".*")
-        for folder in (
+    def tidy(self, enrichment: str, partition: str, documents: str, until: datetime) -> Iterator[str]:
+        """Delete what processes that were killed before `until` have left: scratch folders, and files that did not
+        take their places. Yields what could not be deleted, and why.
+        """
+        folders = (
+            self._batches(enrichment, partition),
             f"enrichments/{enrichment}/enriched",
             f"enrichments/{enrichment}/failed",
             f"documents/{documents}",
-        ):
-            yield from self.local(folder).glob(".*")
-
-    # -- files
-
-    def local(self, path: str) -> Path:
-        """Where a file lies on this machine."""
-        return self.root / path
-
-    def exists(self, path: str) -> bool:
-        """Whether a file is there, which is to say: whether it is there whole."""
-        return self.local(path).is_file()
-
-    @contextmanager
-    def writing(self, path: str) -> Iterator[Path]:
-        """A temporary file that takes the place of `path` when the block ends well, and goes when it does not."""
-        target = self.local(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            _flush_to_disk(temporary)
-            temporary.replace(target)
-            _flush_to_disk(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for downloads, on the store's own disk, gone when the block ends."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=self.root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        )
+        return self.files.tidy(folders, until)
 
     # -- tables
 
     def write(self, path: str, frame: pl.DataFrame, *, group_rows: int | None = None) -> None:
         """Write a table, whole or not at all; in row groups of so many rows, or of polars' choice."""
-        with self.writing(path) as temporary:
+        with self.files.writing(path) as temporary:
             frame.write_parquet(temporary, compression="zstd", row_group_size=group_rows)
 
     def scan(self, path: str) -> pl.LazyFrame:
@@ -161,37 +125,54 @@ class Store:
 
         Damage within its columns shows only when they are read, as polars' own error: see `check`.
         """
-        if not self.exists(path):
-            raise StoreError(f"{path} is not in the store at {self.root}; materialize what is upstream of it")
-        table = pl.scan_parquet(self.local(path), glob=False)
+        table = self.files.scan([path])
         try:
             table.collect_schema()
-        except DAMAGE as error:
-            raise StoreError(self._damaged(path)) from error
+        except FileNotFoundError:
+            raise StoreError(
+                f"{path} is not in the store at {self.files.where()}; materialize what is upstream of it"
+            ) from None
+        except (*DAMAGE, OSError) as error:
+            raise self._unreadable(path) from error
         return table
+
+    def scan_files(self, paths: Sequence[str], **options: Any) -> pl.LazyFrame:
+        """Several tables at once, none of which is looked at yet; `options` are polars'."""
+        return self.files.scan(paths, **options)
 
     def check(self, enrichment: str, partition: str) -> None:
         """Read every table of a partition. Raises StoreError for the first that is damaged."""
-        for file in sorted(self.local(self._batches(enrichment, partition)).rglob("*.parquet")):
-            path = file.relative_to(self.root).as_posix()
-            table = self.scan(path)
+        for entry in self.files.listed(self._batches(enrichment, partition)):
+            if not entry.path.endswith(".parquet"):
+                continue
+            table = self.scan(entry.path)
             try:
                 rows = table.select(pl.len()).collect().item()
                 heights = [table.select(column).collect().height for column in table.collect_schema()]
             except DAMAGE as error:
-                raise StoreError(self._damaged(path)) from error
+                raise self._unreadable(entry.path) from error
             if any(height != rows for height in heights):  # some damage only makes a column shorter
-                raise StoreError(self._damaged(path))
+                raise self._unreadable(entry.path)
 
-    def _damaged(self, path: str) -> str:
-        return (
-            f"{path} in the store at {self.root} is damaged and cannot be read: put back a copy of it. A table of "
-            "documents, of answers or of failures can be materialized again instead"
+    def _unreadable(self, path: str) -> StoreError:
+        """Why a table cannot be read. Raises StoreError itself where the file cannot be had at all."""
+        self.files.exists(path)
+        return StoreError(
+            f"{path} in the store at {self.files.where()} is damaged and cannot be read: put back a copy of it. A "
+            "table of documents, of answers or of failures can be materialized again instead"
         )
 
     def scan_all(self, paths: Sequence[str], schema: dict[str, pl.DataType]) -> pl.LazyFrame:
         """Several tables of one schema as one; a column that an older table lacks is null there."""
         return pl.concat([pl.LazyFrame(schema=schema), *map(self.scan, paths)], how="diagonal")
+
+
+def _files_at(root: str) -> Files:
+    if "://" not in root:
+        return Folder(Path(root))
+    from llm_assets.store.bucket import Bucket  # half a second of imports, for who has one
+
+    return Bucket(root)
 
 
 def _segment(partition: str) -> str:
@@ -203,12 +184,3 @@ def _segment(partition: str) -> str:
             f"{_SEGMENT_BYTES_MAX} are possible; use a shorter one (what is no ASCII takes six or more a character)"
         )
     return segment.replace(".", "%2E") if segment in (".", "..") else segment
-
-
-def _flush_to_disk(path: Path) -> None:
-    # The ledger moves on only after the file is in place; after a power cut it must still be.
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
