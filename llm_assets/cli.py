@@ -33,7 +33,7 @@ from llm_assets.corpus import slice_file
 from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
-from llm_assets.preview import ask_some, outlook
+from llm_assets.preview import ask_some, count_some, outlook
 from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
 from llm_assets.reconciliation import take_over as do_take_over
 from llm_assets.records import Mode
@@ -155,6 +155,9 @@ def preview(
     name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
     partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
     count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many documents to ask about.")] = 5,
+    count_tokens: Annotated[
+        bool, typer.Option("--count-tokens", help="Let the provider count the tokens of some requests, for free.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask about a few documents in real time, and show what all of them would cost. Nothing is sent as a batch.
@@ -169,8 +172,9 @@ def preview(
     with _platform() as platform, _errors_exit(_FAILED):
         with open_instance() as instance:
             Foreground(target, platform, instance, poll_seconds=1, on_problem=_complain).read_documents()
-        ahead = outlook(platform, target.declared, partition)
         answers = ask_some(platform, target.declared, partition, count) if count else []
+        counted = count_some(platform, target.declared, partition) if count_tokens else []
+        ahead = outlook(platform, target.declared, partition, answers, counted)
     if as_json:
         _print_json(
             {

@@ -132,7 +132,6 @@ def preview_table(answers: Sequence[Answered]) -> Table:
 def outlook_facts(ahead: Outlook) -> dict[str, str]:
     """What a partition would take, line by line."""
     expected = ahead.forecast
-    learned = f"{ahead.evidence:,} earlier requests" if ahead.evidence else "a guess: no earlier requests"
     facts = {
         "documents": number(ahead.documents),
         "requests to send": number(expected.requests),
@@ -144,13 +143,23 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
         "with retries, about": usd(expected.usd * ahead.retries),
         "at most": usd(expected.at_most_usd),
         "in real time, about": usd(expected.standard_usd),
-        "judged by": learned,
+        "judged by": _judged_by(ahead),
     }
     if ahead.failed_before:
         facts["cannot be asked"] = number(ahead.failed_before)
     if ahead.hours is not None:
         facts["batches took lately"] = duration(ahead.hours * 3600)
     return facts
+
+
+def _judged_by(ahead: Outlook) -> str:
+    if ahead.evidence:
+        learned = f"{ahead.evidence:,} earlier requests"
+    elif ahead.asked:
+        learned = f"the {ahead.asked:,} above; there are no earlier requests"
+    else:
+        learned = "a guess: no earlier requests"
+    return f"{learned}; tokens in by the provider's count of {ahead.counted:,}" if ahead.counted else learned
 
 
 def claims_table(claims: Sequence[OpenClaim]) -> Table:

@@ -6,7 +6,8 @@ the least-squares fit over an enrichment's earlier requests, of which the ledger
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -55,9 +56,9 @@ class Forecast:
     at_most_usd: float
 
 
-def estimate_from(history: Spent, max_tokens: int) -> Estimate:
-    """What earlier requests say about the next ones."""
-    if history.billed < _EVIDENCE_MIN:
+def estimate_from(history: Spent, max_tokens: int, evidence_min: int = _EVIDENCE_MIN) -> Estimate:
+    """What earlier requests say about the next ones; a guess where there are fewer than `evidence_min`."""
+    if history.billed < evidence_min:
         return Estimate(Line(0, 1 / _BYTES_PER_TOKEN), Line(max_tokens * _ROOM_USED, 0))
     read = history.input_tokens or 1
     return Estimate(
@@ -67,6 +68,24 @@ def estimate_from(history: Spent, max_tokens: int) -> Estimate:
         cache_write=history.cache_write_tokens / read,
         evidence=history.billed,
     )
+
+
+def sample(used: Sequence[tuple[int, int, int]]) -> Spent:
+    """The sums of a few requests: the length of each one's line, the tokens that it read, and those that it wrote."""
+    return Spent(
+        billed=len(used),
+        bytes=sum(length for length, _, _ in used),
+        input_tokens=sum(read for _, read, _ in used),
+        output_tokens=sum(wrote for _, _, wrote in used),
+        bytes_bytes=sum(float(length) * length for length, _, _ in used),
+        bytes_input=sum(float(length) * read for length, read, _ in used),
+        bytes_output=sum(float(length) * wrote for length, _, wrote in used),
+    )
+
+
+def with_counted(estimate: Estimate, counted: Spent) -> Estimate:
+    """An estimate whose tokens read are those that the provider has counted for some requests."""
+    return replace(estimate, input=_fit(counted, counted.input_tokens, counted.bytes_input))
 
 
 def caching_pays(prefix: str, tokens_min: int, history: Spent) -> bool:

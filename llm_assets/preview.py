@@ -5,7 +5,7 @@ Nothing is planned, and nothing is written. What is asked here is paid at the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,14 +19,16 @@ from llm_assets.draft import answers_elsewhere, document_slices, estimate_reques
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.fingerprints import FingerprintSet
-from llm_assets.forecast import Forecast, forecast
+from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast, sample, with_counted
 from llm_assets.planning import settled_requests
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
+from llm_assets.providers import Dialect
 from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage
 from llm_assets.requests import Renderer
 
 _AT_ONCE = 4
+_COUNTED = 50
 _CUSTOM_ID_LENGTH = 45
 _LATELY = timedelta(days=90)
 
@@ -34,10 +36,11 @@ _LATELY = timedelta(days=90)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """A document and what came of asking about it. `answer` is what was said when it obeys the schema; `text` is never
-    for a log.
+    for a log. `bytes` is the length of the request's line in a shard.
     """
 
     document_id: str
+    bytes: int
     text: str
     answer: dict[str, Any] | None
     reason: str
@@ -51,8 +54,11 @@ class Outlook:
     """What a partition would take. `settled` requests are answered or waiting already, `reused` have their answer in
     another partition; the forecast is of the rest.
 
-    `evidence` counts the requests that it was learned from (0: a guess), `retries` is how many requests were sent for
-    each that was wanted, and `hours` how long batches took lately, None when there were none.
+    It was learned from `evidence` earlier requests, or, where there are none, from those `asked` now; else
+    it is a guess. What is read is learned from requests whose tokens the provider has `counted`, if any.
+
+    `retries` is how many requests were sent for each that was wanted, and `hours` how long batches took lately, None
+    when there were none.
     """
 
     documents: int
@@ -61,15 +67,26 @@ class Outlook:
     reused: int
     forecast: Forecast
     evidence: int
+    asked: int
+    counted: int
     retries: float
     hours: float | None
 
 
-def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlook:
-    """What a partition would take if it were materialized now. Its documents come from the store."""
+def outlook(
+    platform: Platform,
+    enrichment: Enrichment,
+    partition: str,
+    asked: Sequence[Answered] = (),
+    counted: Sequence[tuple[int, int]] = (),
+) -> Outlook:
+    """What a partition would take if it were materialized now. Its documents come from the store.
+
+    The answers of `ask_some` and the counts of `count_some` make it better where there is no history.
+    """
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
     renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
-    around = len(dialect.line("-" * _CUSTOM_ID_LENGTH, b"")) + len(dialect.shard_format.separator)
+    around = _around(dialect)
     elsewhere = answers_elsewhere(platform, enrichment, partition)
     already = settled_requests(platform, enrichment, partition)
     documents = failed = settled = reused = 0
@@ -86,7 +103,8 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
         reused += int((is_new & ~is_settled & is_known).sum())
         sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
         lengths.append(sizes.filter(is_new & ~is_settled & ~is_known))
-    estimate = estimate_requests(platform, enrichment)
+    earlier = estimate_requests(platform, enrichment)
+    estimate = _learned(earlier, enrichment, asked, counted)
     price = enrichment.price_at(platform.clock(), enrichment.mode)
     lately = platform.ledger.collected_since(enrichment.name, platform.clock() - _LATELY)
     sent = [shard for shard in lately if shard.wave and shard.model_name == enrichment.model_name]
@@ -104,10 +122,46 @@ def outlook(platform: Platform, enrichment: Enrichment, partition: str) -> Outlo
             enrichment.max_tokens,
             cached=is_cached(platform, enrichment),
         ),
-        evidence=estimate.evidence,
+        evidence=earlier.evidence,
+        asked=0 if earlier.evidence else len(asked),
+        counted=len(counted),
         retries=sum(shard.requests for shard in sent) / first if first else 1.0,
         hours=median(took) if took else None,
     )
+
+
+def _learned(
+    earlier: Estimate, enrichment: Enrichment, asked: Sequence[Answered], counted: Sequence[tuple[int, int]]
+) -> Estimate:
+    used = [
+        (each.bytes, each.usage.input_tokens, each.usage.output_tokens) for each in asked if each.usage.input_tokens
+    ]
+    estimate = earlier if earlier.evidence else estimate_from(sample(used), enrichment.max_tokens, evidence_min=1)
+    return with_counted(estimate, sample([(length, read, 0) for length, read in counted])) if counted else estimate
+
+
+def _around(dialect: Dialect) -> int:
+    """How many bytes a line adds to its body."""
+    return len(dialect.line("-" * _CUSTOM_ID_LENGTH, b"")) + len(dialect.shard_format.separator)
+
+
+def count_some(platform: Platform, enrichment: Enrichment, partition: str) -> list[tuple[int, int]]:
+    """The lengths of the lines of a few requests, and how many tokens they read, as the provider counts them for free.
+
+    They are taken from all over the partition. Raises ProviderError; RequestRejected where nothing counts tokens.
+    """
+    client = platform.client(enrichment.provider, enrichment.endpoint)
+    dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
+    path = platform.store.documents(enrichment.documents, partition)
+    every = platform.store.scan(path).select(pl.len()).collect().item() // _COUNTED + 1
+    some = platform.store.scan(path).gather_every(every).collect()
+    bodies = Renderer(enrichment, dialect, dialect.limits.bytes).render(some).bodies.values()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return list(
+            zip(
+                (len(body) + _around(dialect) for body in bodies), threads.map(client.count_tokens, bodies), strict=True
+            )
+        )
 
 
 def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: int) -> list[Answered]:
@@ -121,7 +175,7 @@ def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: 
             result = judge(dialect.result(client.ask(body)), enrichment.output)
         except RequestRejected as error:
             result = Result("", reason=Reason.INVALID_REQUEST, provider_type=error.code, message=str(error))
-        return _answered(platform, enrichment, document_id, text, result)
+        return _answered(platform, enrichment, document_id, text, result, len(body) + _around(dialect))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(threads.map(answer, _first(platform, enrichment, partition, count)))
@@ -146,12 +200,15 @@ def _requests(platform: Platform, enrichment: Enrichment, partition: str) -> Ite
                 yield one.row(0, named=True), body
 
 
-def _answered(platform: Platform, enrichment: Enrichment, document_id: str, text: str, result: Result) -> Answered:
+def _answered(
+    platform: Platform, enrichment: Enrichment, document_id: str, text: str, result: Result, line_bytes: int
+) -> Answered:
     usage = result.usage
     tokens = pl.DataFrame({name: [getattr(usage, name)] for name in usage.__struct_fields__})
     price = enrichment.price_at(platform.clock())
     return Answered(
         document_id=document_id,
+        bytes=line_bytes,
         text=text,
         answer=enrichment.output.shown(result.text) if result.reason is None and result.text else None,
         reason=result.reason or "",

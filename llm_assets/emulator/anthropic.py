@@ -29,6 +29,7 @@ VERSIONS = ("2026-10-21",)
 RESULTS_KEPT_S = 29 * 24 * 3600.0
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _LIMIT_MAX, _LIMIT = 1000, 20
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control")
 _FOREIGN_URL = "https://results.example/"
 _COUNTS = ("succeeded", "errored", "canceled", "expired")
 _TOO_LARGE = "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n</body>\r\n</html>\r\n"
@@ -80,6 +81,7 @@ class Anthropic:
         base, one = "/v1/messages/batches", "/v1/messages/batches/{batch_id}"
         return [
             Route("/v1/messages", self.ask, methods=["POST"], name="anthropic.ask"),
+            Route("/v1/messages/count_tokens", self.count_tokens, methods=["POST"], name="anthropic.count_tokens"),
             Route(base, self.create, methods=["POST"], name="anthropic.create"),
             Route(base, self.list_batches, methods=["GET"], name="anthropic.list"),
             Route(one, self.retrieve, methods=["GET"], name="anthropic.retrieve"),
@@ -124,6 +126,17 @@ class Anthropic:
         self._accounting.asked(content, answer.reply)
         place = Place(new_key(), 0, "", self._engine.clock.now(), self._engine.model.name)
         return json_reply(message(place, content, answer, "standard"))
+
+    async def count_tokens(self, request: Request) -> Response:
+        """How many tokens a message reads; free. It takes what is read, and nothing about the answer."""
+        content = await _json(request)
+        if extra := next((name for name in content if name not in _COUNTED), None):
+            raise ApiError(400, INVALID, f"{extra}: Extra inputs are not permitted")
+        question = self._rows.question({**content, "max_tokens": 1})
+        if not isinstance(question, Question):
+            raise ApiError(question.status, question.type, question.message)
+        reply = await run_in_threadpool(self._engine.ask, question)
+        return json_reply({"input_tokens": reply.input_tokens})
 
     async def create(self, request: Request) -> Response:
         """Take a batch in: its body is on disk and its rows are indexed before it is acknowledged."""

@@ -20,7 +20,7 @@ from llm_assets.emulator.limits import Limits
 from llm_assets.emulator.models import Question
 from llm_assets.emulator.openai_files import Files, OpenAIError, invalid, page_limit
 from llm_assets.emulator.openai_lines import Validation, line_error, validate
-from llm_assets.emulator.openai_rows import ENDPOINTS, OpenAIRows
+from llm_assets.emulator.openai_rows import ENDPOINTS, RESPONSES, OpenAIRows
 from llm_assets.emulator.replies import json_reply, new_key
 from llm_assets.emulator.rows import Answer, Kind, Place, RowDialect, spoiled
 from llm_assets.emulator.storage import Row
@@ -56,6 +56,7 @@ class OpenAI:
             Route(base, self.list_batches, methods=["GET"], name="openai.list"),
             Route(one, self.retrieve, methods=["GET"], name="openai.retrieve"),
             Route(f"{one}/cancel", self.cancel, methods=["POST"], name="openai.cancel"),
+            Route(f"{RESPONSES}/input_tokens", self.count_tokens, methods=["POST"], name="openai.count_tokens"),
             *(Route(path, partial(self.ask, path), methods=["POST"], name="openai.ask") for path in ENDPOINTS),
         ]
 
@@ -128,6 +129,14 @@ class OpenAI:
         self._accounting.asked(content, answer.reply)
         place = Place(new_key(), 0, "", self._engine.clock.now(), self._engine.model.name)
         return json_reply(rows.body(place, content, answer))
+
+    async def count_tokens(self, request: Request) -> Response:
+        """How many tokens a response would read; free."""
+        question = self._rows[RESPONSES].question(await _json(request))
+        if not isinstance(question, Question):
+            raise OpenAIError(question)
+        reply = await run_in_threadpool(self._engine.ask, question)
+        return json_reply({"object": "response.input_tokens", "input_tokens": reply.input_tokens})
 
     async def create(self, request: Request) -> Response:
         """Take a batch in; its file is looked at later."""

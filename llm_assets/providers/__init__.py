@@ -97,6 +97,10 @@ class Client(Protocol):
         """
         ...
 
+    def count_tokens(self, body: bytes) -> int:
+        """How many tokens a request reads, as the provider counts them for free. RequestRejected where it does not."""
+        ...
+
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when the provider does not know it."""
         ...

@@ -11,12 +11,23 @@ from urllib.parse import urljoin
 import httpx2
 import msgspec
 from anthropic import Anthropic, AnthropicError, APIStatusError, DefaultHttpxClient, RequestOptions, Stream, omit
+from anthropic.types import MessageTokensCount
 from anthropic.types.messages import MessageBatch
 
 from llm_assets.errors import NotThere, ProviderError, SystemicError
 from llm_assets.providers import Credentials
 from llm_assets.providers.anthropic import ENDPOINT, NAME, AnthropicDialect
-from llm_assets.providers.bodies import Wire, count, json_object, ordinary, read_page, text, word
+from llm_assets.providers.bodies import (
+    Wire,
+    chosen,
+    count,
+    json_object,
+    ordinary,
+    read_page,
+    text,
+    token_count,
+    word,
+)
 from llm_assets.providers.wire import (
     ASKED,
     DOWNLOAD_TIMEOUT,
@@ -40,6 +51,8 @@ from llm_assets.providers.wire import (
 from llm_assets.records import Batch, BatchCounts, BatchPage, BatchState
 
 _BATCHES = "/v1/messages/batches"
+# What of a message's body its counter takes; it refuses the rest, such as max_tokens.
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control")
 
 # Words in an HTTP error that say: every further call would end like this one, whatever its status.
 _SYSTEMIC = frozenset(
@@ -99,6 +112,13 @@ class AnthropicClient:
                 ASKED,
                 json_object(reply.content),
             )
+
+    def count_tokens(self, body: bytes) -> int:
+        """What Anthropic counts for one message: an estimate, it says, that may be off by a few."""
+        with _asking("count_tokens", Effect.READ):
+            wanted = chosen(body, _COUNTED)
+            reply = self._sdk.post(f"{ENDPOINT}/count_tokens", cast_to=MessageTokensCount, body=wanted)
+            return token_count(reply)
 
     def batch(self, batch_id: str) -> Batch:
         """One batch as it stands. NotThere when Anthropic does not know it, as just after `create`."""

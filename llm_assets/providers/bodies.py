@@ -138,6 +138,19 @@ def json_object(reply: bytes) -> bytes:
     return reply
 
 
+def chosen(body: bytes, names: Collection[str]) -> Json:
+    """Some of the fields of an encoded request."""
+    return {name: value for name, value in orjson.loads(body).items() if name in names}
+
+
+def token_count(reply: object) -> int:
+    """What a token counter said. Raises ValueError when it is no count."""
+    found = count(getattr(reply, "input_tokens", None))
+    if not found:
+        raise ValueError("no count of tokens")
+    return found
+
+
 def read_page(data: object, read: Callable[[object], Batch], *, more: object) -> BatchPage:
     """A page of a list as the SDK read it; entries that cannot be read are counted, and no reason to lose the others.
 

@@ -12,10 +12,11 @@ import httpx2
 from openai import APIStatusError, DefaultHttpxClient, OpenAI, OpenAIError, RequestOptions, omit
 from openai.types import Batch as WireBatch
 from openai.types import BatchError
+from openai.types.responses import InputTokenCountResponse
 
-from llm_assets.errors import CapacityError, NotThere, ProviderError, TransientError
+from llm_assets.errors import CapacityError, NotThere, ProviderError, RequestRejected, TransientError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
-from llm_assets.providers.bodies import count, json_object, mapping, read_page, text, word
+from llm_assets.providers.bodies import chosen, count, json_object, mapping, read_page, text, token_count, word
 from llm_assets.providers.openai import NAME, RESPONSES, OpenAIDialect
 from llm_assets.providers.wire import (
     ASKED,
@@ -56,6 +57,9 @@ _STATES = {
     "failed": BatchState.FAILED,
 }
 
+# What of a response's body its counter takes.
+_COUNTED = ("model", "input", "instructions", "text", "reasoning", "tools", "tool_choice", "truncation")
+
 _FILE_PARAMS = ("input_file_id", "file_id")
 _NO_FILE = re.compile(r"(can(no|')t|could not) (find|access)|no such file|not found", re.IGNORECASE)
 _LISTED_ERRORS_MAX = 5
@@ -91,6 +95,15 @@ class OpenAIClient:
             path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
             reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
             return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, json_object(reply.content))
+
+    def count_tokens(self, body: bytes) -> int:
+        """What OpenAI counts for one request. RequestRejected for other endpoints than /v1/responses."""
+        if self._endpoint != RESPONSES:
+            problem = f"{NAME} count_tokens: OpenAI counts tokens for {RESPONSES} alone, not for {self._endpoint}"
+            raise RequestRejected(problem, code="no_count")
+        with _asking("count_tokens", Effect.READ):
+            wanted = chosen(body, _COUNTED)
+            return token_count(self._sdk.post("/responses/input_tokens", cast_to=InputTokenCountResponse, body=wanted))
 
     def stage(self, shard: Path) -> str | None:
         """Upload the shard from the open file; returns its file id. OpenAI keeps it for 30 days."""

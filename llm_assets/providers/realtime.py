@@ -92,6 +92,10 @@ class RealtimeClient:
         """One request."""
         return self._client.ask(body, retries)
 
+    def count_tokens(self, body: bytes) -> int:
+        """Of one request."""
+        return self._client.count_tokens(body)
+
     def batch(self, batch_id: str) -> Batch:
         """The journal of this name. NotThere when it is gone."""
         _, requests, path = batch_id.split(":", 2)

@@ -1,0 +1,67 @@
+"""What a partition would take, said before it is sent, and held against what it took. The emulator is referee."""
+
+from dataclasses import replace
+
+import pytest
+
+from llm_assets.enrichment import Enrichment
+from llm_assets.errors import RequestRejected
+from llm_assets.platform import Platform
+from llm_assets.preview import Outlook, ask_some, count_some, outlook
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import P, finish, labels, submit, write_documents
+
+LENGTHS = [50 + 37 * (number * number % 101) for number in range(200)]
+TEXTS: list[str | None] = [f"Review {number}: " + "good " * (length // 5) for number, length in enumerate(LENGTHS)]
+
+
+@pytest.fixture(params=["anthropic", "openai"])
+def enrichment(request: pytest.FixtureRequest, empty: Platform) -> Enrichment:
+    write_documents(empty, TEXTS)
+    return labels(str(request.param))
+
+
+def off_by(ahead: Outlook, platform: Platform, enrichment: Enrichment) -> float:
+    """Send all of it: by which share of the true cost was the forecast off?"""
+    submit(platform, enrichment)
+    finish(platform, enrichment)
+    actual = platform.ledger.spent(enrichment.name).cost_usd
+    return abs(ahead.forecast.usd - actual) / actual
+
+
+def test_a_first_night_is_judged_by_the_few_that_were_asked(empty: Platform, enrichment: Enrichment) -> None:
+    guess = outlook(empty, enrichment, P)
+    ahead = outlook(empty, enrichment, P, ask_some(empty, enrichment, P, 5))
+
+    assert (guess.evidence, guess.asked, ahead.evidence, ahead.asked) == (0, 0, 0, 5)
+    off = off_by(ahead, empty, enrichment)
+    assert off < 0.05
+    assert abs(guess.forecast.usd / ahead.forecast.usd - 1) > 5 * off
+
+
+def test_the_provider_counts_what_would_be_read_for_nothing(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    counted = count_some(empty, enrichment, P)
+    assert emulator.accounting()["billed"] == 0
+
+    ahead = outlook(empty, enrichment, P, counted=counted)
+    submit(empty, enrichment)
+    finish(empty, enrichment)
+    read = empty.ledger.spent(enrichment.name).input_tokens
+    assert ahead.counted == len(counted) >= 20
+    assert ahead.forecast.input_tokens == pytest.approx(read, rel=0.01)
+
+
+def test_history_outweighs_what_was_asked_now(empty: Platform, enrichment: Enrichment) -> None:
+    submit(empty, enrichment)
+    finish(empty, enrichment)
+    ahead = outlook(empty, enrichment, P, ask_some(empty, enrichment, P, 2))
+    assert (ahead.evidence, ahead.asked) == (len(TEXTS), 0)
+
+
+def test_where_nothing_counts_tokens_it_is_said(empty: Platform) -> None:
+    write_documents(empty, TEXTS)
+    chat = replace(labels("openai"), endpoint="/v1/chat/completions")
+    with pytest.raises(RequestRejected, match="counts tokens for /v1/responses alone"):
+        count_some(empty, chat, P)
