@@ -1,5 +1,7 @@
 """Migrations: every released ledger comes along with its rows, whole or not at all, whoever opens it first."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,6 +162,18 @@ def test_the_migrations_leave_what_tables_py_says(ledger_url: str, start: str) -
         defaults = connection.dialect.name == "postgresql"  # Alembic misreads SQLite's empty ones
         options = {"compare_type": True, "compare_server_default": defaults}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+        assert connection.scalar(sa.text("SELECT COUNT(*) FROM ledger")) == 1
+
+
+def test_a_new_ledger_needs_no_migrations(tmp_path: Path) -> None:
+    opens = f"""
+import sys
+from datetime import UTC, datetime
+from llm_assets.ledger import Ledger
+Ledger("sqlite:///{tmp_path / "ledger.db"}", lambda: datetime.now(UTC)).close()
+sys.exit("alembic" in sys.modules)
+"""
+    assert [subprocess.run([sys.executable, "-c", opens], check=False).returncode for _ in range(2)] == [0, 0]
 
 
 def test_an_upgrade_that_fails_changes_nothing(ledger_url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,16 +11,21 @@ import sqlalchemy as sa
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from llm_assets.errors import LedgerError
+from llm_assets.ledger.tables import ledger, metadata, plans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The revision of migrations/versions that this code works with. Compared at every opening; Alembic itself, which
-# takes a tenth of a second to import, is only needed where they differ.
+# The revision of migrations/versions that this code works with. Compared at every opening; Alembic itself, which takes
+# longer to import than all else that opening does, is only needed where a ledger is of another one.
 HEAD = "0003"
 BUSY_SECONDS_MAX = 30
 # The advisory lock under which Postgres ledgers are upgraded: any number that nobody else uses.
 _UPGRADES = 4_773_081_562
+
+
+# Alembic's own, as it makes it.
+_VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
 def open_database(url: str) -> sa.Engine:
@@ -94,16 +100,28 @@ def _begin_immediate(connection: sa.Connection) -> None:
 def _revision(engine: sa.Engine) -> str | None:
     try:
         with engine.connect() as connection:
-            return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+            return connection.scalar(sa.select(_VERSION))
     except (sa.exc.OperationalError, sa.exc.ProgrammingError):
         return None  # no such table; whatever else is wrong shows when the schema is made
 
 
 def _upgrade(engine: sa.Engine) -> None:
     """Bring the schema up to date: all of it or nothing, and of several processes one while the others wait."""
-    from llm_assets.ledger import migrations
-
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # SQLite's transactions wait for each other anyway
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADES)))
-        migrations.upgrade(connection)
+        found = set(sa.inspect(connection).get_table_names())
+        if not found & {plans.name, _VERSION.name}:
+            _create(connection)
+        elif _VERSION.name not in found or connection.scalar(sa.select(_VERSION)) != HEAD:
+            from llm_assets.ledger import migrations
+
+            migrations.upgrade(connection)
+
+
+def _create(connection: sa.Connection) -> None:
+    """What all migrations leave of an empty database."""
+    metadata.create_all(connection)
+    connection.execute(sa.insert(ledger).values(id=secrets.token_hex(16)))
+    _VERSION.create(connection)
+    connection.execute(sa.insert(_VERSION).values(version_num=HEAD))
