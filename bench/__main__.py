@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from bench.comparison import compare
 from bench.growth import measure_growth
+from bench.interruption import measure_interruption
 from bench.loading import measure_loading
 from bench.peer_run import Peer, run_peers
 from bench.phase import Measured
@@ -28,6 +29,7 @@ class Part(StrEnum):
     TICK = "tick"
     LOADING = "loading"
     GROWTH = "growth"
+    INTERRUPTION = "interruption"
 
 
 _NOTES = [
@@ -61,6 +63,8 @@ class _Bench:
                 self.numbers |= measure_loading(self.folder, self.runs)
             case Part.GROWTH:
                 self.numbers |= measure_growth(self.documents, self.runs, self.folder, tell)
+            case Part.INTERRUPTION:
+                self.numbers |= measure_interruption(self.documents, self.folder, tell)
 
 
 def main(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from bench.task import KEY, PARTITION, enrichment, share_documents
 from llm_assets.collection import collect_partition
 from llm_assets.planning import plan_partition
-from llm_assets.platform import Platform, Settings
+from llm_assets.platform import Platform, Settings, utc_now
 from llm_assets.polling import poll
 from llm_assets.providers import Credentials, get_provider
 from llm_assets.reconciliation import reconcile_partition
@@ -20,6 +21,7 @@ from llm_assets.waves import Step, next_step
 
 EARLIER_PARTITIONS = 90
 _POLL_SECONDS = 0.2
+_HOUR = timedelta(hours=1)
 
 
 def prepare(provider: str) -> None:
@@ -64,6 +66,20 @@ def changed(provider: str, root: Path, url: str) -> int:
     """Materializing `batches` when one document says something else. Returns the requests that were sent."""
     with opened(root, url) as platform:
         return _submit(platform, provider)
+
+
+def resume(provider: str, root: Path, url: str) -> int:
+    """`submit` an hour after another process was killed at it, and wait. Returns the requests that were sent."""
+    with opened(root, url, ahead=_HOUR) as platform:
+        sent = _submit(platform, provider)
+        _await(platform, provider)
+        return sent
+
+
+def resume_collect(provider: str, root: Path, url: str) -> int:
+    """`collect` after `resume`."""
+    with opened(root, url, ahead=_HOUR) as platform:
+        return collect_partition(platform, enrichment(provider), PARTITION).enriched
 
 
 def sent_bytes(provider: str, root: Path, url: str) -> int:
@@ -115,9 +131,10 @@ def credentials(url: str) -> dict[str, Credentials]:
 
 
 @contextmanager
-def opened(root: Path, url: str) -> Iterator[Platform]:
-    """A platform over the store and the ledger in a folder."""
-    platform = Platform.open(Settings(str(root), f"sqlite:///{root / 'ledger.db'}", credentials(url)))
+def opened(root: Path, url: str, ahead: timedelta = timedelta()) -> Iterator[Platform]:
+    """A platform over the store and the ledger in a folder, whose clock is `ahead`."""
+    settings = Settings(str(root), f"sqlite:///{root / 'ledger.db'}", credentials(url))
+    platform = Platform.open(settings, clock=lambda: utc_now() + ahead)
     try:
         yield platform
     finally:

@@ -103,6 +103,14 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("after 90 partitions, over after one", "growth_history_ratio", ".2f", at_most=1.1),
         ),
     ),
+    (
+        "killed in the middle of sending",
+        (
+            Row("batches that were there by then", "killed_at_batches"),
+            Row("documents lost", "killed_lost", at_most=0),
+            Row("requests billed twice", "killed_billed_twice", at_most=0),
+        ),
+    ),
 )
 LOADING = (
     Row("seconds to load 200 enrichments", "load_s", ".1f"),
@@ -111,6 +119,7 @@ LOADING = (
 # For everything else the lower of two protocols' numbers is the worse one.
 _LOWER_IS_BETTER = frozenset(
     {"peak_mib", "server_cpu_s", "noop_calls", "changed_requests", "growth_size_ratio", "growth_history_ratio"}
+    | {"killed_lost", "killed_billed_twice"}
     | {"tick_calls", "tick_s", "tick_cpu_s", "tick_learning_s", "ticks_to_learn", "tick_unlearned"}
 )
 

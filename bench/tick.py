@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
@@ -71,11 +70,8 @@ def _measure(provider: str, folder: Path, scale: float) -> Ticks:
             emulator.hold()
             held_id = _send(platform, provider, folder, 2)
             account = platform.client(provider, None).account
-        port = urlsplit(emulator.url).port
         emulator.stop()
         ids = _copy_batches(emulator.state_dir, ended_id, held_id, ended, partitions * SHARDS_A_PARTITION)
-        assert port is not None
-        emulator.port = port
         emulator.start()
         _fill_ledger(root, provider, account, ids, partitions)
         return _ticks(provider, root, emulator.url)

@@ -118,14 +118,14 @@ class Platform:
     _clients: dict[tuple[str, str | None], Client] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, settings: Settings) -> Platform:
+    def open(cls, settings: Settings, clock: Callable[[], datetime] = utc_now) -> Platform:
         """The platform of these settings; makes the store's folder and the ledger's tables if need be.
 
         Raises LedgerError when the store belongs to another ledger: this one does not know what was paid for it.
         """
         store = Store(settings.root)
         store.files.prepare()
-        opened = cls(store, Ledger(settings.ledger_url, utc_now), settings.credentials)
+        opened = cls(store, Ledger(settings.ledger_url, clock), settings.credentials, clock=clock)
         found, url = opened.ledger.id, opened.ledger.url
         if (expected := opened.store.ledger_id(found)) != found:
             opened.close()

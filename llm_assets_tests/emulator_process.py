@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from llm_assets_tests.ports import free_port
+
 _STOP_SECONDS_MAX = 10
 
 
@@ -21,7 +23,7 @@ class EmulatorGone(Exception):
 
 
 class Emulator:
-    """One emulator over one state directory; `url` is new after each start unless a port was given.
+    """One emulator over one state directory.
 
         with Emulator(tmp_path) as emulator:
             Anthropic(base_url=emulator.url, api_key="test")
@@ -40,7 +42,7 @@ class Emulator:
         port: int = 0,
     ) -> None:
         self.state_dir, self.model, self.latency_s, self.faults_file = state_dir, model, latency_s, faults_file
-        self.port = port
+        self.port = port or free_port()
         self.url = ""
         self._process: subprocess.Popen[str] | None = None
 
@@ -91,7 +93,6 @@ class Emulator:
     def restart(self) -> Self:
         """Start again, over the same state and at the same address."""
         self._end(signal.SIGKILL)
-        self.port = urlsplit(self.url).port or 0
         return self.start()
 
     # -- what it is told

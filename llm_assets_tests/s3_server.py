@@ -21,6 +21,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from llm_assets_tests.ports import free_port
+
 _PORTS = [f"{role}.port{kind}" for role in ("s3", "filer", "master", "volume") for kind in ("", ".grpc")]
 _QUIET = ["-s3", "-s3.config=s3.json", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
 _QUIET += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=50"]
@@ -40,7 +42,7 @@ class S3Server:
         self.url = ""
 
     def __enter__(self) -> Self:
-        ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        ports = {name: free_port() for name in _PORTS}
         self.url = f"http://127.0.0.1:{ports['s3.port']}"
         identities = [_identity(OWNER, "Admin", "Read", "Write", "List"), _identity(READER, "Read", "List")]
         (self._folder / "s3.json").write_text(json.dumps({"identities": identities}))
@@ -167,9 +169,3 @@ def _copy(source: socket.socket, target: socket.socket, between: Wire, cut: str)
 def _identity(keys: dict[str, str], *actions: str) -> dict[str, object]:
     key, secret = keys.values()
     return {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": list(actions)}
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(count)]
-        return [each.getsockname()[1] for each in taken]

@@ -19,7 +19,8 @@ import orjson
 import polars as pl
 import pytest
 
-from llm_assets.demo import HOST, ROOT, Service, free_port, get
+from llm_assets.demo import HOST, ROOT, Service, get
+from llm_assets_tests.ports import free_port
 
 LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
 PARTITION = "2026-11-01"
@@ -73,7 +74,7 @@ def shell(folder: Path, port: int) -> Shell:
 
 def serve(folder: Path, faults: list[dict[str, Any]]) -> tuple[Service, int]:
     """`llm-assets emulator` with these faults, once it answers."""
-    port = free_port(0)
+    port = free_port()
     menu = folder / "faults.yaml"
     menu.write_text(json.dumps(faults))  # JSON is YAML
     command = [str(LLM_ASSETS), "emulator", "--port", str(port), "--faults", str(menu)]

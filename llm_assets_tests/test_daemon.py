@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.demo import LABELS, Demo, Options, free_port
+from llm_assets.demo import LABELS, Demo, Options
 from llm_assets.ledger import Ledger
 from llm_assets.platform import utc_now
 from llm_assets.records import ShardState
 from llm_assets.store import Store
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.ports import free_port
 
 PARTITION = "2026-11-01"
 SECONDS_MAX = 200
@@ -21,7 +22,7 @@ SECONDS_MAX = 200
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
-    with Demo(Options(tmp_path, port=free_port(3300), model="scripted"), say=print) as running:
+    with Demo(Options(tmp_path, port=free_port(), model="scripted"), say=print) as running:
         yield running
 
 

@@ -27,7 +27,7 @@ from llm_assets.demo import (
     accuracy,
     examples,
     extra_bills,
-    free_port,
+    loopback,
 )
 from llm_assets.demo.folder import Folder
 from llm_assets.demo.services import end_group
@@ -37,6 +37,7 @@ from llm_assets.platform import process_name
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.ports import free_port
 
 LLM_ASSETS = Path(sys.executable).parent / "llm-assets"
 
@@ -68,7 +69,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
         "LLM_ASSETS_LEDGER_URL": f"sqlite:///{folder / 'elsewhere.db'}",
         "DAGSTER_HOME": str(folder / "home"),
     }
-    port = str(free_port(0))
+    port = str(free_port())
     command = [str(LLM_ASSETS), "demo", "--json", "--model", "scripted", "--port", port]
     command += ["--folder", str(folder / "demo")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -143,7 +144,7 @@ def test_the_demo_uses_nothing_of_the_users(shown: tuple[subprocess.CompletedPro
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Demo, list[str]]]:
     """A demo whose batches never end, and what it says."""
     folder, said = tmp_path_factory.mktemp("running"), list[str]()
-    with Demo(Options(folder, free_port(0), "scripted"), said.append) as demo:
+    with Demo(Options(folder, free_port(), "scripted"), said.append) as demo:
         controls = Emulator(folder / "emulator")
         controls.url = f"http://{HOST}:{demo.emulator_port}"
         controls.hold(True)
@@ -332,7 +333,7 @@ def test_a_taken_port_is_replaced() -> None:
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert free_port(port) not in (0, port)
+        assert loopback.free_port(port) not in (0, port)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from urllib.request import urlopen
 
 import pytest
 
-from llm_assets.demo import free_port
 from llm_assets.embedding import Embedding
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
@@ -26,6 +25,7 @@ from llm_assets.records import Mode
 from llm_assets.store import Store
 from llm_assets.waves import Step
 from llm_assets_tests.platforms import enriched, failed, go_on, labels, submit, write_documents
+from llm_assets_tests.ports import free_port
 from llm_assets_tests.test_embedding import vectors
 
 TEXTS: list[str | None] = [f"Review {number}: this is a good thing." for number in range(6)]
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not LLMOCK, reason="LLMOCK does not name an llmo
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port(0)
+    port = free_port()
     command = [LLMOCK, "serve", "--port", str(port)]
     with (tmp_path_factory.mktemp("llmock") / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

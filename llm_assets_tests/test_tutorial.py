@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_assets.demo import free_port
+from llm_assets_tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -37,7 +37,7 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_tutorial_leads_from_a_file_to_answers(copy: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
-    script = "\n".join(["trap 'kill %1' EXIT", *blocks]).replace("8089", str(free_port(0)))
+    script = "\n".join(["trap 'kill %1' EXIT", *blocks]).replace("8089", str(free_port()))
 
     done = shell(script, copy)
 

@@ -11,12 +11,13 @@ import dagster as dg
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from llm_assets.demo import HOST, ROOT, Service, free_port
+from llm_assets.demo import HOST, ROOT, Service
 from llm_assets.foreground import Foreground, find_target
 from llm_assets.platform import Platform, Settings
 from llm_assets.records import Shard
 from llm_assets.status import PartitionStatus
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.ports import free_port
 
 ENRICHMENT = "review_sentiment"
 PARTITION = "2026-11-02"
@@ -74,7 +75,7 @@ def shown(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         environment.setenv("DAGSTER_HOME", str(home))
         environment.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         status, shards = _materialize(home)
-        port = free_port(0)
+        port = free_port()
         service = Service.start("dagster-webserver", _webserver(port), os.environ, folder / "webserver.log")
         try:
             service.wait_for(port, "/server_info")
