@@ -23,7 +23,9 @@ def no_room(shard: Shard, others: Sequence[Shard], quota: Quota, refused: frozen
     """
     queued = [other for other in others if other.state in _IN_THE_QUEUE]
     waiting = [other for other in others if other.state is ShardState.PLANNED and other.key != shard.key]
-    if any(other.key in refused and _asks(other, now) for other in waiting):
+    # Of those that were refused the oldest tries again, or all would wait for each other.
+    first = [other for other in waiting if shard.key not in refused or _came_before(other, shard)]
+    if any(other.key in refused and _asks(other, now) for other in first):
         return "the provider's queue is full: it refused another batch for lack of room"
     if any(_asks(other, now) and _came_before(other, shard) for other in waiting):
         return "others wait longer for room in the provider's queue"

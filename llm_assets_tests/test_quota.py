@@ -78,6 +78,20 @@ OLDER = replace(MINE, key="older", charged_at=NOW - timedelta(minutes=1))
             "the provider's queue is full: it refused another batch for lack of room",
             id="a-refused-batch-closes-the-queue",
         ),
+        pytest.param(
+            [replace(OLDER, key="younger", not_before=NOW, charged_at=NOW + timedelta(minutes=1))],
+            Quota(requests=100),
+            ["mine", "younger"],
+            "",
+            id="the-oldest-of-those-refused-tries-again",
+        ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW)],
+            Quota(requests=100),
+            ["mine", "older"],
+            "the provider's queue is full: it refused another batch for lack of room",
+            id="the-others-wait-for-it",
+        ),
     ],
 )
 def test_room_in_the_queue(others: list[Shard], quota: Quota, refused: list[str], reason: str) -> None:
@@ -109,6 +123,24 @@ def test_what_does_not_fit_is_sent_when_there_is_room(
         finish(empty, enrichment, name)
         assert enriched(empty, enrichment, name).height == 40
     assert emulator.accounting()["billed"] == 80
+
+
+def test_partitions_that_were_refused_together_do_not_wait_for_each_other(
+    empty: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = replace(labels("openai"), quota=Quota(requests=1_000))
+    names = (P, "2026-11-02")
+    for name in names:
+        write_documents(empty, [f"{name} {number}" for number in range(5)], name)
+    emulator.faults([{"fault": "token_limit_exceeded", "times": 2}])
+    for _ in range(6):
+        for name in names:
+            send(empty, enrichment, name)
+        for name in names:
+            finish_sent(empty, enrichment, name)
+        time.passes(minutes=10)
+    assert [enriched(empty, enrichment, name).height for name in names] == [5, 5]
+    assert emulator.accounting()["billed"] == 10
 
 
 def send(platform: Platform, enrichment: Enrichment, partition: str) -> None:
