@@ -118,7 +118,7 @@ class Documents(DocumentsComponent):
         if self.partitioned_by == "file" and self.start_date is None:
             return dg.DynamicPartitionsDefinition(name=f"documents_{self.name}")
         if self.partitioned_by == "day" and self.start_date is not None:
-            return dg.DailyPartitionsDefinition(start_date=self.start_date, timezone=self.timezone)
+            return days(source, self.start_date, self.timezone)
         dated = "with" if self.start_date else "without"
         raise DeclarationError(
             source,
@@ -140,6 +140,14 @@ def declared_in(context: dg.ComponentLoadContext) -> Path:
     """The folder of a component's declaration, relative to where Dagster runs when that is above it."""
     folder = context.path if context.path.is_dir() else context.path.parent
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def days(source: str, start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
+    """A partition a day from a date on. Raises DeclarationError, which names `source`, where that is no date."""
+    try:
+        return dg.DailyPartitionsDefinition(start_date=start_date, timezone=timezone)
+    except ValueError:
+        raise DeclarationError(source, f"start_date is {start_date!r}; write a day, such as '2026-11-01'") from None
 
 
 def documents_asset(

@@ -1,5 +1,6 @@
 """The component `Spending`: what models cost, what a project may spend in a day, and what it did. At most one."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.documents import days, declared_in
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
@@ -54,19 +56,24 @@ class Spending(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `spending`, where it is wanted; what else is declared here is read by enrichments."""
         found = context.component_tree.get_all_components(Spending)
-        source = str(context.path)
+        source = str(declared_in(context) / "defs.yaml")
         if len(found) > 1:
-            raise DeclarationError(source, f"found {len(found)} Spending components; a project has at most one")
+            raise DeclarationError(
+                source, f"found {len(found)} Spending components; a project has at most one: declare all of it there"
+            )
         self.declared(source)
         self.check_quotas(source)
-        return dg.Definitions() if self.start_date is None else spending_definitions(self.start_date)
+        return dg.Definitions() if self.start_date is None else spending_definitions(days(source, self.start_date))
 
     def check_quotas(self, source: str) -> None:
         """Raise DeclarationError for a quota that is none."""
+        declared = Counter((each.provider, each.model_name) for each in self.quotas)
         for each in self.quotas:
             named = f"the quota of {each.provider}{f' {each.model_name}' if each.model_name else ''}"
             if each.provider not in NAMES:
                 raise DeclarationError(source, f"{named}: the provider is unknown; there are {', '.join(NAMES)}")
+            if declared[each.provider, each.model_name] > 1:
+                raise DeclarationError(source, f"{named} is declared twice")
             if each.requests is None and each.tokens is None:
                 raise DeclarationError(source, f"{named} has neither `requests` nor `tokens`")
             for unit, most in (("requests", each.requests), ("tokens", each.tokens)):
@@ -106,13 +113,12 @@ def spending_of(context: dg.ComponentLoadContext) -> Spending:
     return next(iter(context.component_tree.get_all_components(Spending)), Spending())
 
 
-def spending_definitions(start_date: str) -> dg.Definitions:
+def spending_definitions(partitions: dg.DailyPartitionsDefinition) -> dg.Definitions:
     """The asset `spending` and the schedule that fills it, an hour after each day (UTC) has ended."""
-    days = dg.DailyPartitionsDefinition(start_date=start_date)
 
     @dg.asset(
         key="spending",
-        partitions_def=days,
+        partitions_def=partitions,
         group_name="spending",
         kinds={"parquet", "polars"},
         description="What was spent on the results that came in on a day (UTC), by enrichment and model.",

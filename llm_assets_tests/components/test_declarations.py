@@ -79,6 +79,7 @@ CASES = [
     pytest.param(ENRICHMENT | {"endpoint": "/v1/edits"}, DOCUMENTS, PROMPT, "/v1/edits", id="unknown-endpoint"),
     pytest.param(ENRICHMENT | {"limits": {"requests": 0}}, DOCUMENTS, PROMPT, "limits", id="empty-shards"),
     pytest.param(ENRICHMENT, DOCUMENTS | {"path": "data/all.csv"}, PROMPT, "{partition}", id="no-partition-in-path"),
+    pytest.param(ENRICHMENT, DOCUMENTS | {"start_date": "1.11.26"}, PROMPT, "start_date is '1.11.26'", id="no-day"),
     pytest.param(ENRICHMENT, DOCUMENTS | {"text_column": "id"}, PROMPT, "id", id="text-is-the-id"),
     pytest.param(ENRICHMENT, DOCUMENTS | {"path": "{partition}.xlsx"}, PROMPT, "xlsx", id="unknown-format"),
 ]

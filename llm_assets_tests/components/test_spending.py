@@ -47,6 +47,13 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
         pytest.param(
             {"prices": [FREE | {"provider": "opnai"}]}, {}, "the provider is unknown; there are", id="unknown-provider"
         ),
+        pytest.param({"start_date": "2026-13-01"}, {}, "start_date is '2026-13-01'; write a day", id="no-day"),
+        pytest.param(
+            {"quotas": [{"provider": "openai", "tokens": 5}, {"provider": "openai", "requests": 9}]},
+            {},
+            "the quota of openai is declared twice",
+            id="quota-twice",
+        ),
         pytest.param({"quotas": [{"provider": "openai"}]}, {}, "neither `requests` nor `tokens`", id="empty-quota"),
         pytest.param(
             {"quotas": [{"provider": "openai", "tokens": 0}]}, {}, "tokens is 0; it must be at least 1", id="zero-quota"
@@ -56,6 +63,13 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
 def test_bad_declarations(spending: dict[str, Any], enrichment: dict[str, Any], problem: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 (Dagster wraps it)
         load(spending, enrichment)
+    assert any(problem in message for message in causes(caught.value)), list(causes(caught.value))
+
+
+def test_a_second_one_is_refused_with_its_file() -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (Dagster wraps it)
+        projects.load({"one": ("Spending", {"day_usd": 5}), "two": ("Spending", {"prices": [FREE]})}, {})
+    problem = "defs.yaml: found 2 Spending components; a project has at most one"
     assert any(problem in message for message in causes(caught.value)), list(causes(caught.value))
 
 
