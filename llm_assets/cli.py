@@ -34,6 +34,7 @@ from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Opt
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, count_some, outlook
+from llm_assets.prices import in_dollars
 from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
 from llm_assets.reconciliation import take_over as do_take_over
 from llm_assets.records import Mode
@@ -474,7 +475,7 @@ def _outcome_facts(done: Outcome, seconds: float) -> dict[str, str]:
         "waves": console.number(done.waves),
         "tokens in": console.number(done.input_tokens),
         "tokens out": console.number(done.output_tokens),
-        "cost": console.usd(done.cost_usd),
+        "cost": in_dollars(done.cost_usd),
         "wall time": console.duration(seconds),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_assets.preview import Answered, Outlook
+from llm_assets.prices import in_dollars
 from llm_assets.reconciliation import OpenClaim, OtherAccount
 from llm_assets.status import Outcome, PartitionStatus
 from llm_assets.waves import Step
@@ -77,12 +77,6 @@ def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Tab
     return found
 
 
-def usd(value: float) -> str:
-    """US dollars: to the cent, or to the first two digits that say something."""
-    places = 2 if value >= 1 or value <= 0 else 1 - math.floor(math.log10(value))
-    return f"${value:,.{max(2, places)}f}"
-
-
 def spending_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What was spent: a row for each enrichment and model (status.SPENDING_SCHEMA), and the totals."""
     found = table()
@@ -107,8 +101,8 @@ def _spending_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         number(total["input_tokens"]),
         cached,
         number(total["output_tokens"]),
-        usd(total["cost_usd"]),
-        usd(total["standard_usd"]),
+        in_dollars(total["cost_usd"]),
+        in_dollars(total["standard_usd"]),
     ]
 
 
@@ -125,7 +119,9 @@ def preview_table(answers: Sequence[Answered]) -> Table:
         said = ", ".join(f"{name}: {value}" for name, value in (each.answer or {}).items())
         answer = Text(said, "green") if not each.reason else Text(f"{each.reason}: {each.message}", "red")
         tokens = f"{each.usage.input_tokens:,} + {each.usage.output_tokens:,}"
-        found.add_row(each.document_id, Text(" ".join(each.text.split())), answer, tokens, usd(each.standard_usd))
+        found.add_row(
+            each.document_id, Text(" ".join(each.text.split())), answer, tokens, in_dollars(each.standard_usd)
+        )
     return found
 
 
@@ -139,10 +135,10 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
         "answered in other partitions": number(ahead.reused),
         "tokens in, about": number(expected.input_tokens),
         "tokens out, about": number(expected.output_tokens),
-        "cost, about": usd(expected.usd),
-        "with retries, about": usd(expected.usd * ahead.retries),
-        "at most": usd(expected.at_most_usd),
-        "in real time, about": usd(expected.standard_usd),
+        "cost, about": in_dollars(expected.usd),
+        "with retries, about": in_dollars(expected.usd * ahead.retries),
+        "at most": in_dollars(expected.at_most_usd),
+        "in real time, about": in_dollars(expected.standard_usd),
         "judged by": _judged_by(ahead),
     }
     if ahead.failed_before:
@@ -235,7 +231,7 @@ def _status_cells(status: PartitionStatus, *, year: bool) -> list[str | Text]:
         number(status.wave),
         _in_flight([status]),
         number(status.requests_due),
-        usd(status.cost_usd) if status.cost_usd else "",
+        in_dollars(status.cost_usd) if status.cost_usd else "",
         Text(when if year else when[5:], "green") if published else _STEPS[status.step],
     ]
 
@@ -249,7 +245,7 @@ def _total_cells(statuses: Sequence[PartitionStatus]) -> list[str]:
         "",
         _in_flight(statuses),
         number(sum(status.requests_due for status in statuses)),
-        usd(sum(status.cost_usd for status in statuses)),
+        in_dollars(sum(status.cost_usd for status in statuses)),
         f"{sum(status.step is Step.NOTHING for status in statuses):,} of {len(statuses):,}",
     ]
 
@@ -280,7 +276,7 @@ def outcomes_table(outcomes: Mapping[str, Outcome], accuracies: Mapping[str, flo
         found.add_column(name, justify="right", overflow="fold")
     for name in ("documents", "enriched", "failed", "waves", "input_tokens", "output_tokens"):
         found.add_row(name.replace("_", " "), *(number(getattr(done, name)) for done in outcomes.values()))
-    found.add_row("cost", *(usd(done.cost_usd) for done in outcomes.values()))
+    found.add_row("cost", *(in_dollars(done.cost_usd) for done in outcomes.values()))
     rates = [accuracies.get(name) for name in outcomes]
     if any(rate is not None for rate in rates):
         found.add_row("accuracy", *("" if rate is None else f"{rate:.1%}" for rate in rates))

@@ -22,6 +22,7 @@ from llm_assets.errors import PlanConflict
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
+from llm_assets.prices import in_dollars
 from llm_assets.records import (
     Amendment,
     FailureKind,
@@ -35,6 +36,8 @@ from llm_assets.retries import Standing
 
 # How often planning begins anew because another run planned the partition meanwhile.
 _CONFLICTS_MAX = 3
+# Finer than a cent: what is asked and what there is must not look the same.
+_PLACES = 4
 
 
 @naming_damage
@@ -69,11 +72,13 @@ def _within_budgets(platform: Platform, enrichment: Enrichment, plan: Plan) -> P
         return plan
     budget, charged, asked = short
     planned = [s for s in platform.ledger.shards(plan.enrichment, plan.partition) if s.state is ShardState.PLANNED]
+    about, most, usd, taken = (
+        in_dollars(usd, _PLACES) for usd in (sum(s.expected_usd for s in planned), asked, budget.usd, charged)
+    )
     held = (
-        f"over budget: {sum(shard.requests for shard in planned):,} requests would cost about "
-        f"${sum(shard.expected_usd for shard in planned):,.4f} and at most ${asked:,.4f}; of {budget.name} "
-        f"${budget.usd:,.4f}, ${charged:,.4f} are spent or reserved. Raise {budget.name}, or lower max_tokens"
-        f"{', or wait until tomorrow (UTC)' if budget.since else ''}"
+        f"over budget: {sum(shard.requests for shard in planned):,} requests would cost about {about} and at most "
+        f"{most}; {budget.name} is {usd}, of which {taken} are spent or reserved. Raise {budget.name}, or lower "
+        f"max_tokens{', or wait until tomorrow (UTC)' if budget.since else ''}"
     )
     platform.ledger.hold(plan, held)
     return replace(plan, held=held)

@@ -5,6 +5,7 @@ Every request is priced by itself, never a sum of them: some models cost more fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,6 +110,12 @@ def encoded(price: Price) -> str:
 def decoded(text: str) -> Price:
     """The price that `encoded` made a text of."""
     return msgspec.json.decode(text, type=Price)
+
+
+def in_dollars(usd: float, places: int = 2) -> str:
+    """US dollars for people: so many places, or as many as show the first two digits that say something."""
+    digits = 0 if usd >= 1 or usd <= 0 else 1 - math.floor(math.log10(usd))
+    return f"${usd:,.{max(places, digits)}f}"
 
 
 def batch_usd(price: Price) -> pl.Expr:

@@ -215,7 +215,7 @@ def test_nothing_is_sent_over_budget_until_it_is_raised(
     write_documents(empty, TEXTS)
     plan = submit(empty, poor)
     assert "over budget: 60 requests would cost about $" in plan.held
-    assert "budget.partition_usd" in plan.held
+    assert "budget.partition_usd is $0.0000010, of which $0.0000 are spent or reserved" in plan.held
     assert emulator.accounting()["requests"] == 0
     assert submit(empty, poor).held == plan.held
     submit(empty, replace(enrichment, partition_budget_usd=10))

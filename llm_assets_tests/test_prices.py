@@ -18,6 +18,7 @@ from llm_assets.prices import (
     declared_price,
     decoded,
     encoded,
+    in_dollars,
     listed_price,
     standard_usd,
     uncached_usd,
@@ -160,3 +161,18 @@ def test_vectors_cost_half_in_a_batch_which_the_price_list_does_not_know(model: 
     price = listed_price("openai", model, NOW)
     assert price.batch[0].input == pytest.approx(price.standard[0].input / 2)
     assert price.batch[0].output == 0
+
+
+@pytest.mark.parametrize(
+    ("usd", "places", "shown"),
+    [
+        pytest.param(0, 2, "$0.00", id="nothing"),
+        pytest.param(1234.567, 2, "$1,234.57", id="to-the-cent"),
+        pytest.param(0.5, 2, "$0.50", id="half-a-dollar"),
+        pytest.param(0.000_123, 2, "$0.00012", id="two-digits-that-say-something"),
+        pytest.param(0.5004, 4, "$0.5004", id="finer"),
+        pytest.param(0.000_001, 4, "$0.0000010", id="finer-still"),
+    ],
+)
+def test_dollars_are_shown_as_fine_as_they_are(usd: float, places: int, shown: str) -> None:
+    assert in_dollars(usd, places) == shown
