@@ -60,6 +60,20 @@ OLDER = replace(MINE, key="older", charged_at=NOW - timedelta(minutes=1))
             "others wait longer for room in the provider's queue",
             id="no-overtaking",
         ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW, charged_at=NOW, path="less")],
+            Quota(requests=100),
+            [],
+            "others wait longer for room in the provider's queue",
+            id="at-the-same-time-in-the-order-of-paths",
+        ),
+        pytest.param(
+            [replace(OLDER, not_before=NOW, charged_at=NOW, path="more")],
+            Quota(requests=100),
+            [],
+            "",
+            id="at-the-same-time-but-a-later-path",
+        ),
         pytest.param([OLDER], Quota(requests=100), [], "", id="who-never-asked-does-not-wait"),
         pytest.param(
             [replace(OLDER, not_before=NOW - timedelta(hours=1))], Quota(requests=100), [], "", id="who-asks-no-more"
