@@ -1,5 +1,6 @@
 """The component Spending: prices of one's own, the project's budget, quotas, and the asset of what was spent."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +8,9 @@ import dagster as dg
 import pytest
 
 from llm_assets.components.resources import PlatformResource
+from llm_assets.components.spending import ModelQuota, Spending
 from llm_assets.platform import Platform
+from llm_assets.records import Quota
 from llm_assets_tests.components import projects
 from llm_assets_tests.components.projects import causes
 from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
@@ -78,10 +81,23 @@ def test_a_model_of_ones_own_is_declared_free() -> None:
     assert definitions.get_assets_def(dg.AssetKey(["topic", "batches"]))
 
 
+def test_a_models_own_quota_goes_before_its_providers() -> None:
+    of_all, of_one = (
+        ModelQuota(provider="openai", requests=5),
+        ModelQuota(provider="openai", model_name="m", tokens=9),
+    )
+    spending = Spending(quotas=[of_all, of_one])
+    assert spending.quota("openai", "m") == Quota("m", None, 9)
+    assert spending.quota("openai", "other") == Quota(None, 5, None)
+    assert spending.quota("anthropic", "m") is None
+
+
 def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    time.offset = timedelta(days=-1)  # there are partitions for days that are over
-    progress = run(empty, labels("openai"), ["good", "bad", "so-so"])
-    day = empty.clock().date().isoformat()
+    for days, name in ((-2, "before"), (-1, "labels"), (0, "after")):
+        time.offset = timedelta(days=days)
+        run(empty, replace(labels("openai"), name=name), ["good", "bad", "so-so"])
+    spent = empty.ledger.spent("labels")
+    day = (empty.clock() - timedelta(days=1)).date().isoformat()  # there are partitions for days that are over
     monkeypatch.setenv("LLM_ASSETS_ROOT", empty.store.files.where())
     definitions = load({"start_date": day}, {})
     with dg.DagsterInstance.ephemeral() as instance:
@@ -93,7 +109,8 @@ def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch
         )
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
-    assert metadata["cost_usd"].value == pytest.approx(progress.spent.cost_usd)
+    assert metadata["cost_usd"].value == pytest.approx(spent.cost_usd)
+    assert metadata["saved_by_batch_usd"].value == pytest.approx(spent.standard_usd - spent.cost_usd)
     assert metadata["billed"].value == 3
     table = empty.store.scan(empty.store.spending(day)).collect()
     assert table.select("enrichment", "provider", "billed").rows() == [("labels", "openai", 3)]
