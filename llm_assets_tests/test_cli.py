@@ -11,6 +11,7 @@ import sys
 import termios
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,7 @@ def test_cost_says_what_was_spent(here: Shell, ran: subprocess.CompletedProcess[
     assert (row["enrichment"], row["model_name"]) == ("review_sentiment", "claude-haiku-5-5")
     assert row["cost_usd"] == pytest.approx(json.loads(ran.stdout)["cost_usd"])
     assert here.json("cost", "--until", "2020-01-01")["spending"] == []
+    assert here.json("cost", "--until", datetime.now(UTC).date().isoformat())["spending"] == [row]
     assert "claude-haiku-5-5" in here("cost").stdout
 
 

@@ -88,6 +88,17 @@ def test_the_old_answers_are_used_when_their_schema_is_declared_again(
     assert [row["billed"] for row in emulator.contents()] == [1] * 2 * len(TEXTS)
 
 
+def test_an_old_answer_that_nobody_has_judged_is_not_taken_by_another_day(
+    platform: Platform, first: Enrichment, second: Enrichment, emulator: Emulator
+) -> None:
+    change_on_the_way(platform, first, second, emulator)
+    write_documents(platform, TEXTS, "2026-11-02")
+    submit(platform, first, "2026-11-02")
+    finish(platform, first, "2026-11-02")
+    assert set(enriched(platform, first, "2026-11-02")["wave"]) == {1}
+    assert emulator.accounting()["billed"] == 3 * len(TEXTS)
+
+
 def test_an_old_answer_that_breaks_its_own_schema_is_repaired_when_that_is_declared_again(
     platform: Platform, first: Enrichment, second: Enrichment, emulator: Emulator
 ) -> None:
