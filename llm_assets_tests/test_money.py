@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +15,11 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
+from llm_assets.preview import ask_some, outlook
 from llm_assets.prices import batch_usd, declared_price
 from llm_assets.prompt import Prompt
 from llm_assets.records import Mode, Reason, ShardState
+from llm_assets.reuse import ANSWERS_MAX, Answers
 from llm_assets.status import statuses
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
@@ -37,6 +39,7 @@ from llm_assets_tests.platforms import (
 )
 
 LATER = "2026-11-02"
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 TEXTS: list[str | None] = [f"Review {number}: {'a good thing, ' * (number % 7)}really." for number in range(60)]
 
 
@@ -156,6 +159,29 @@ def test_answers_age_from_the_day_they_were_given(
         time.passes(days=4)
 
 
+def test_of_two_answers_the_newer_is_taken(
+    empty: Platform, emulator: Emulator, time: Time, enrichment: Enrichment
+) -> None:
+    partition(empty, enrichment, P, ["the same"])
+    time.passes(days=4)
+    partition(empty, replace(enrichment, reuse_days=0), LATER, ["the same"])
+    since = time() - timedelta(days=1)
+    partition(empty, enrichment, "2026-11-03", ["the same"])
+    assert billed(emulator) == 2
+    (taken,) = empty.ledger.shards(enrichment.name, "2026-11-03")
+    assert empty.store.scan(empty.store.results(taken)).collect()["answered_at"].item() > since
+
+
+def test_no_more_answers_are_looked_at_than_fit_into_memory(empty: Platform, enrichment: Enrichment) -> None:
+    partition(empty, enrichment, P, ["good"])
+    partition(empty, enrichment, LATER, ["bad"])
+    newer, older = empty.ledger.collected_since(enrichment.name, NOW - timedelta(days=365))
+    asked = [empty.store.scan(empty.store.results(shard)).collect()["fingerprint"] for shard in (newer, older)]
+    for requests, known in ((1, [True, True]), (ANSWERS_MAX, [True, False])):
+        answers = Answers(empty.store, [replace(newer, requests=requests), older], NOW - timedelta(days=365))
+        assert [answers.known(fingerprints).item() for fingerprints in asked] == known
+
+
 def test_answers_are_found_in_any_of_many_partitions(
     empty: Platform, emulator: Emulator, enrichment: Enrichment
 ) -> None:
@@ -233,6 +259,16 @@ def test_a_settled_partition_makes_room(empty: Platform, enrichment: Enrichment)
     finish(empty, enrichment)
     (shard,) = empty.ledger.shards(enrichment.name, P)
     assert shard.charge_usd == empty.ledger.spent().cost_usd < shard.at_most_usd
+
+
+def test_the_budget_of_a_partition_is_no_other_partitions_and_no_other_enrichments(
+    empty: Platform, enrichment: Enrichment
+) -> None:
+    for name in (P, LATER):
+        write_documents(empty, TEXTS, name)
+    just_enough = replace(enrichment, partition_budget_usd=plan_most(empty, enrichment) * 1.05)
+    for name in (P, LATER):
+        assert not submit(empty, just_enough, name).held
 
 
 def test_a_new_day_has_a_new_budget(empty: Platform, time: Time, enrichment: Enrichment) -> None:
@@ -313,7 +349,6 @@ def test_what_was_paid_and_lost_goes_on_counting_as_the_most_that_it_may_have_co
     assert lost.charge_usd == lost.at_most_usd > 0
 
 
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
 OTHERS = {"anthropic": "claude-opus-4-5", "openai": "gpt-5"}
 
 
@@ -374,6 +409,31 @@ def test_the_forecast_is_near_after_one_partition(empty: Platform, enrichment: E
     actual = empty.ledger.spent(enrichment.name, LATER).cost_usd
     assert after > 0
     assert shard.expected_usd == pytest.approx(actual, rel=0.05)
+
+
+def test_a_preview_foretells_what_is_planned(
+    empty: Platform, emulator: Emulator, time: Time, long_prompt: Enrichment
+) -> None:
+    emulator.faults([{"fault": "overloaded", "rate": 0.3, "attempts": 1}])
+    partition(empty, long_prompt, P, TEXTS)
+    sent = sum(shard.requests for shard in empty.ledger.shards(long_prompt.name, P))
+    write_documents(empty, [*TEXTS[:20], *(f"{text} Indeed." for text in TEXTS)], LATER)
+    ahead = outlook(empty, long_prompt, LATER)
+    plan_partition(empty, long_prompt, LATER)
+    planned = [shard for shard in empty.ledger.shards(long_prompt.name, LATER) if shard.wave]
+    assert sent > len(TEXTS)
+    assert (ahead.retries, ahead.evidence, ahead.reused) == (sent / len(TEXTS), len(TEXTS), 20)
+    assert ahead.forecast.requests == sum(shard.requests for shard in planned) == len(TEXTS)
+    assert ahead.forecast.usd == pytest.approx(sum(shard.expected_usd for shard in planned), rel=0.02)
+    assert ahead.forecast.at_most_usd == pytest.approx(sum(shard.at_most_usd for shard in planned), rel=0.02)
+
+
+def test_what_a_preview_asks_is_paid_at_the_standard_price(empty: Platform, enrichment: Enrichment) -> None:
+    write_documents(empty, TEXTS)
+    (rates, *_) = enrichment.price_at(NOW).standard
+    for one in ask_some(empty, enrichment, P, 2):
+        million = one.usage.input_tokens * rates.input + one.usage.output_tokens * rates.output
+        assert one.standard_usd == pytest.approx(million / 1_000_000)
 
 
 # -- prompt caching
