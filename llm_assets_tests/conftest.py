@@ -73,3 +73,12 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.url()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The root of a store that is not there yet, in each place."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.root()

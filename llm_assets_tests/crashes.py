@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import wraps
 from multiprocessing import get_context
@@ -30,7 +30,7 @@ from llm_assets.platform import Platform, utc_now
 from llm_assets.providers import Client, Credentials
 from llm_assets.records import ShardLimits
 from llm_assets.store import Store
-from llm_assets.store.folder import Folder
+from llm_assets.store.files import Files
 from llm_assets_tests.platforms import finish, labels, submit
 
 # Children begin with everything imported and nothing used: they start in milliseconds.
@@ -48,16 +48,18 @@ _PAUSE, _PAUSES_MAX = timedelta(minutes=20), 8
 class Life:
     """What a process is to do: a partition from its documents to its tables.
 
-    `die_at` is the number of the boundary at which it kills itself; `later` is how far its clock is ahead.
+    `root` is the store's; `die_at` is the number of the boundary at which it kills itself, or how its name begins;
+    `later` is how far its clock is ahead; `environment` is what the process that forks it does not have.
     """
 
-    root: Path
+    root: Path | str
     url: str
     ledger_url: str
     provider: str
     passed: Path
-    die_at: int | None = None
+    die_at: int | str | None = None
     later: timedelta = timedelta()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def live(life: Life) -> ForkServerProcess:
@@ -83,6 +85,7 @@ def kill(process: ForkServerProcess) -> None:
 
 
 def _live(life: Life) -> None:
+    os.environ.update(life.environment)
     with life.passed.open("a", buffering=1) as passed:
         boundaries, time = _Boundaries(passed.fileno(), life.die_at), _Time(life.later)
         ledger = Ledger(life.ledger_url, time)
@@ -115,12 +118,13 @@ class _Time:
 class _Boundaries:
     """Numbers the boundaries that a process comes to, and ends it at one of them, as a power cut would."""
 
-    def __init__(self, passed: int, die_at: int | None) -> None:
+    def __init__(self, passed: int, die_at: int | str | None) -> None:
         self._passed, self._die_at, self._number = passed, die_at, 0
 
     def reached(self, name: str) -> None:
         os.write(self._passed, f"{name}\n".encode())
-        if self._number == self._die_at:
+        at = self._die_at
+        if name.startswith(at) if isinstance(at, str) else self._number == at:
             os.kill(os.getpid(), signal.SIGKILL)
         self._number += 1
 
@@ -136,19 +140,23 @@ def _verb() -> str:
 
 
 class _WatchedStore(Store):
-    def __init__(self, root: Path, boundaries: _Boundaries) -> None:
+    def __init__(self, root: Path | str, boundaries: _Boundaries) -> None:
         super().__init__(root)
-        self.files = _WatchedFolder(root, boundaries)
+        self.files = cast(Files, _WatchedFiles(self.files, boundaries))
 
 
-class _WatchedFolder(Folder):
-    def __init__(self, root: Path, boundaries: _Boundaries) -> None:
-        super().__init__(root)
-        self._boundaries = boundaries
+class _WatchedFiles:
+    """Files, whether in a folder or in a bucket, of which each that is written is a boundary."""
+
+    def __init__(self, files: Files, boundaries: _Boundaries) -> None:
+        self._files, self._boundaries = files, boundaries
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Path]:
-        with super().writing(path) as temporary:
+        with self._files.writing(path) as temporary:
             yield temporary
             self._boundaries.reached(f"store.{_kind(path)}: written and not in place")
         self._boundaries.reached(f"store.{_kind(path)}: in place")
