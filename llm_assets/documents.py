@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import orjson
 import polars as pl
@@ -28,9 +28,9 @@ from polars.exceptions import NoDataError, PanicException, PolarsError
 from llm_assets.errors import DeclarationError, DocumentsError, StoreError
 from llm_assets.parquet import write_slices
 from llm_assets.records import DOCUMENT_ID, TEXT
+from llm_assets.sources import IN_BUCKET, PARTITION, Bucket, Folder, Place, SourceFile, parts
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
-PARTITION = "{partition}"
 ID_CHARS_MAX = 512
 SLICE_ROWS = 20_000
 EXAMPLES = 5
@@ -48,6 +48,7 @@ TYPES: dict[str, pl.DataType] = {
     "date": pl.Date(),
     "datetime": _UTC,
 }
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ROW = "\0row"  # beside columns of any name
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -67,10 +68,10 @@ class DocumentsSummary:
 class DocumentSource:
     """Where documents come from, a partition at a time.
 
-    `path` holds `{partition}` and perhaps `*`, and is resolved against `base`. `format` is csv, jsonl or
-    parquet (None: by the suffix). `columns` declares further columns, name -> string, integer, number,
-    boolean, date or datetime: they are checked and typed, and prompts may use them. `source` is the file
-    that declares all this.
+    `path` holds `{partition}` and perhaps `*`, and is resolved against `base`, or is an `s3://` URL, to which `s3`,
+    boto3's client, is the way. `format` is csv, jsonl or parquet (None: by the suffix). `columns` declares further
+    columns, name -> string, integer, number, boolean, date or datetime: they are checked and typed, and prompts may use
+    them. `source` is the file that declares all this.
     """
 
     name: str
@@ -81,6 +82,7 @@ class DocumentSource:
     format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    s3: Any = field(default=None, repr=False, compare=False)
 
     def check(self) -> None:
         """Raise one DeclarationError that lists all that is wrong with the declaration."""
@@ -92,33 +94,33 @@ class DocumentSource:
         declared = {name: TYPES[kind] for name, kind in self.columns.items()}
         return {DOCUMENT_ID: pl.String(), TEXT: pl.String(), **declared}
 
-    def files(self, partition: str) -> list[Path]:
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its files are in a bucket, and `s3` is needed to have them."""
+        return self.path.startswith(IN_BUCKET)
+
+    def files(self, partition: str) -> list[SourceFile]:
         """The partition's files, in the order of their names. Raises DocumentsError for an unsafe key."""
         if not partition or ".." in partition or set("/\\\0") & set(partition) or partition.strip(". ") == "":
             raise DocumentsError(
                 f"{self.name}: the partition key {partition!r} cannot be part of a path; it must be neither "
                 "empty nor dots, and hold no slash, backslash or '..'"
             )
-        pattern = "*".join(glob.escape(part) for part in self.path.split("*"))
-        pattern = pattern.replace(PARTITION, glob.escape(partition))
-        base = glob.escape(str(self.base))
-        # Not Path.glob, whose `*` takes in hidden files, such as those being written.
-        found = map(Path, glob.glob(str(Path(base) / pattern), recursive=True))  # noqa: PTH207
-        return sorted(path for path in found if path.is_file())
+        return sorted(self._place.found(self.path, partition))
 
-    def partition_keys(self) -> list[str]:
-        """The partitions that there are files for: what stands where the path says `{partition}`."""
-        before, *rest = (part.split("*") for part in self.path.split(PARTITION))
-        pattern = "[^/]*".join(map(re.escape, before)) + "(?P<key>[^/]+?)"
-        pattern += "(?P=key)".join("[^/]*".join(map(re.escape, part)) for part in rest)
-        named = re.compile(pattern)
-        found = glob.glob(str(Path(glob.escape(str(self.base))) / self.path.replace(PARTITION, "*")))  # noqa: PTH207
-        relative = (Path(path).relative_to(self.base).as_posix() for path in found if Path(path).is_file())
-        return sorted({match["key"] for path in relative if (match := named.fullmatch(path))})
+    def arrived(self) -> dict[str, float]:
+        """The partitions that there are files for, in order: when the last file of each was written (seconds since
+        1970).
+        """
+        found: dict[str, float] = {}
+        for file in sorted(self._place.found(self.path)):
+            found[file.partition] = max(file.written, found.get(file.partition, 0))
+        return dict(sorted(found.items()))
 
     def looked_for(self, partition: str) -> str:
-        """Where the partition's files are looked for, as a person would write it."""
-        return str(self.base / self.path.replace("{partition}", partition))
+        """Where the partition's files are looked for, as a person would write it; `*` stands for all."""
+        where = self.path if self.in_bucket else str(self.base / self.path)
+        return where.replace(PARTITION, partition)
 
     def slices(self, partition: str, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
         """The partition's documents by slices of at most `rows`: document_id, text, declared, others.
@@ -152,6 +154,8 @@ class DocumentSource:
                 f"the name {self.name[:80]!r} must begin with a lower-case letter and have at most 60 "
                 "lower-case letters, digits and underscores"
             )
+        if "://" in self.path and not (self.in_bucket and _BUCKET.fullmatch(parts(self.path)[0])):
+            yield f"the path {self.path!r} is no URL of a bucket; write s3://bucket/… or the path of a file"
         if PARTITION not in self.path:
             yield f"the path {self.path!r} does not say where the partition goes; write {PARTITION} in it"
         if self.format is not None and self.format not in FORMATS:
@@ -167,6 +171,10 @@ class DocumentSource:
                 yield f"the column {name!r} is declared, but every document has it anyway; remove it"
 
     @property
+    def _place(self) -> Place:
+        return Bucket(self.s3) if self.in_bucket else Folder(self.base)
+
+    @property
     def _format(self) -> str | None:
         if self.format is not None:
             return self.format
@@ -179,7 +187,7 @@ class DocumentSource:
     def _open(self, partition: str, scratch: Path) -> list[_File]:
         """The partition's files that hold anything, all with the same columns; copies of some are in `scratch`."""
         kind = self._format or ""
-        opened = (_scan(path, kind, scratch) for path in self.files(partition))
+        opened = (_scan(file.name, self._place.at_hand(file, scratch), kind, scratch) for file in self.files(partition))
         scans = [scan for scan in opened if scan is not None]
         if self._format == "jsonl":
             scans = _jsonl_agreed(scans, {self.id_column, self.text_column})
@@ -213,9 +221,11 @@ class DocumentSource:
 
 @dataclass(frozen=True)
 class _Scan:
-    """A source file that holds something, and its columns as they are read; `read` is the file or a copy of it."""
+    """A source file that holds something, and its columns as they are read; `path` is its whole name, `read` the file
+    or a copy of it.
+    """
 
-    path: Path
+    path: str
     read: Path
     format: str
     frame: pl.LazyFrame
@@ -400,27 +410,32 @@ def _moment(text: pl.Expr) -> pl.Expr:
 # -- formats -----------------------------------------------------------------------------------------------
 
 
-def _scan(path: Path, kind: str, scratch: Path) -> _Scan | None:
+def _scan(path: str, read: Path, kind: str, scratch: Path) -> _Scan | None:
     """The file as a lazy frame; None when there is nothing in it. Raises DocumentsError."""
-    read = path
     try:
         if kind == "csv":
-            frame = pl.scan_csv(path, infer_schema=False, glob=False)
+            frame = pl.scan_csv(read, infer_schema=False, glob=False)
         elif kind == "jsonl":
             # Polars maps these into memory: a file that is cut meanwhile would end the process.
-            read = scratch / f"{len(list(scratch.iterdir()))}{path.suffix}"
-            shutil.copyfile(path, read)
+            read = _copied(read, scratch)
             if _is_blank(read):
                 return None
             _check_surrogates(path, read)
             frame = _ndjson(read, None)
         else:
-            frame = pl.scan_parquet(path, glob=False)
+            frame = pl.scan_parquet(read, glob=False)
         return _Scan(path, read, kind, frame, dict(frame.collect_schema()))
     except NoDataError:
         return None
     except (PolarsError, OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, read, kind, error) from None
+
+
+def _copied(file: Path, scratch: Path) -> Path:
+    """The file in `scratch`, where nobody changes it."""
+    if file.parent == scratch:
+        return file
+    return Path(shutil.copyfile(file, scratch / f"{len(list(scratch.iterdir()))}{file.suffix}"))
 
 
 def _ndjson(path: Path, schema: dict[str, pl.DataType] | None) -> pl.LazyFrame:
@@ -446,7 +461,7 @@ def _jsonl_agreed(scans: list[_Scan], strings: set[str]) -> list[_Scan]:
     return [_Scan(scan.path, scan.read, scan.format, _ndjson(scan.read, schema), schema) for scan in scans]
 
 
-def _unreadable(path: Path, read: Path, kind: str, error: Exception) -> DocumentsError:
+def _unreadable(path: str, read: Path, kind: str, error: Exception) -> DocumentsError:
     """What is known about a file that cannot be read, in our words: polars quotes values."""
     expected, fault = {
         "csv": ("UTF-8, as many fields in a row as in the header, quotes doubled inside quotes", _csv_fault),
@@ -492,7 +507,7 @@ def _is_blank(path: Path) -> bool:
         return not any(line.strip() for line in lines)
 
 
-def _check_surrogates(path: Path, read: Path) -> None:
+def _check_surrogates(path: str, read: Path) -> None:
     """Raise DocumentsError for a lone surrogate escape, which polars reads as a NUL character."""
     with _bytes(read) as lines:
         for number, line in enumerate(lines, start=1):
@@ -530,7 +545,7 @@ class _Tally:
                 self.empty_texts += int((text == "").sum())
                 self._hashes.append(documents[DOCUMENT_ID].hash())
                 yield documents.select(list(files[0].schema))
-            self._ends.append((self.rows, str(file.path)))
+            self._ends.append((self.rows, file.path))
 
     def repeated_hashes(self) -> pl.Series:
         hashes = pl.concat(self._hashes) if self._hashes else pl.Series(dtype=pl.UInt64)

@@ -1,16 +1,16 @@
 """The component `Documents`: files in a folder → a partitioned table of documents."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import dagster as dg
 import polars as pl
 
 from llm_assets.components.metadata import column_schema
-from llm_assets.components.resources import PlatformResource, tag_process
+from llm_assets.components.resources import PlatformResource, s3_resource, tag_process
 from llm_assets.components.scaffolding import DocumentsScaffolder
 from llm_assets.documents import DocumentSource
 from llm_assets.errors import DeclarationError
@@ -77,7 +77,8 @@ class Documents(DocumentsComponent):
     path says `{partition}`: a sensor adds each as its files arrive, and materializes it. `watch: false` leaves that
     sensor off until somebody switches it on.
 
-    `path` holds `{partition}` and is relative to the folder of the declaration. The id and text columns become
+    `path` holds `{partition}` and is relative to the folder of the declaration, or is a URL, `s3://bucket/{partition}.csv`,
+    whose objects are had through the resource `s3` (dagster_aws.s3.S3Resource). The id and text columns become
     `document_id` and `text`. Prompts may use these and what `columns` declares (name: string | integer | number |
     boolean | date | datetime); other columns are kept as they are read.
     """
@@ -131,9 +132,11 @@ class Documents(DocumentsComponent):
         source.check()
         partitions = self.partitions(source.source)
         asset = documents_asset(source, partitions, self.description, self.owners)
-        if not isinstance(partitions, dg.DynamicPartitionsDefinition):
-            return dg.Definitions(assets=[asset])
-        return dg.Definitions(assets=[asset], sensors=[arrivals_sensor(source, partitions, is_on=self.watch)])
+        sensors = []
+        if isinstance(partitions, dg.DynamicPartitionsDefinition):
+            sensors.append(arrivals_sensor(source, partitions, is_on=self.watch))
+        resources = {"s3": s3_resource()} if source.in_bucket else {}
+        return dg.Definitions(assets=[asset], sensors=sensors, resources=resources)
 
 
 def declared_in(context: dg.ComponentLoadContext) -> Path:
@@ -160,6 +163,7 @@ def documents_asset(
 
     @dg.asset(
         key=documents_key(source.name),
+        required_resource_keys={"platform", *_edges(source)},
         partitions_def=partitions,
         description=description or f"Documents from `{source.path}`, a row each, with their ids as `document_id`.",
         kinds={"parquet", "polars"},
@@ -167,16 +171,16 @@ def documents_asset(
         owners=owners,
         metadata={"dagster/column_schema": column_schema(source.schema, COLUMNS)},
     )
-    def documents(
-        context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
-    ) -> dg.MaterializeResult[None]:
+    def documents(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         tag_process(context)
+        platform: PlatformResource = context.resources.platform
+        reached = _reached(source, context.resources)
         with platform.platform() as opened:
             path = opened.store.documents(source.name, context.partition_key)
             with opened.store.files.writing(path) as table:
-                summary = source.write(context.partition_key, table)
+                summary = reached.write(context.partition_key, table)
         missing: dict[str, str] = {}
-        if not source.files(context.partition_key):
+        if not reached.files(context.partition_key):
             missing[NO_FILE] = source.looked_for(context.partition_key)
             context.log.warning("no file at %s: %s has no documents", missing[NO_FILE], context.partition_key)
         return dg.MaterializeResult(
@@ -193,19 +197,34 @@ def documents_asset(
     return documents
 
 
+def _edges(source: DocumentSource) -> set[str]:
+    """The resources that a source's files are had through."""
+    return {"s3"} if source.in_bucket else set()
+
+
+def _reached(source: DocumentSource, resources: Any) -> DocumentSource:
+    """The source with the client that its files are had through."""
+    return replace(source, s3=resources.s3) if source.in_bucket else source
+
+
 # How many partitions are added at once, and how long a file must be left alone before it counts as there.
 _ARRIVALS_MAX = 25
 _SETTLED_SECONDS = 10
 
 
 def arrivals_sensor(
-    source: DocumentSource, partitions: dg.DynamicPartitionsDefinition, *, is_on: bool
+    source: DocumentSource,
+    partitions: dg.DynamicPartitionsDefinition,
+    *,
+    is_on: bool,
+    clock: Callable[[], float] = time.time,
 ) -> dg.SensorDefinition:
     """The sensor that adds a partition when its files have arrived, and materializes its documents."""
     key = documents_key(source.name)
 
     @dg.sensor(
         name=f"{source.name}_arrivals",
+        required_resource_keys=_edges(source),
         description=f"Adds a partition for each {source.path} that arrives.",
         asset_selection=dg.AssetSelection.assets(key),
         minimum_interval_seconds=30,
@@ -213,14 +232,11 @@ def arrivals_sensor(
     )
     def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = set(context.instance.get_dynamic_partitions(str(partitions.name)))
-        settled = time.time() - _SETTLED_SECONDS
-        new = [
-            name
-            for name in source.partition_keys()
-            if name not in known and all(file.stat().st_mtime <= settled for file in source.files(name))
-        ][:_ARRIVALS_MAX]
+        settled = clock() - _SETTLED_SECONDS
+        arrived = _reached(source, context.resources).arrived()
+        new = [name for name, written in arrived.items() if name not in known and written <= settled][:_ARRIVALS_MAX]
         if not new:
-            return dg.SkipReason(f"{len(known)} partitions, no new files at {source.base / source.path}")
+            return dg.SkipReason(f"{len(known)} partitions, no new files at {source.looked_for('*')}")
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=name, partition_key=name, asset_selection=[key]) for name in new],
             dynamic_partitions_requests=[partitions.build_add_request(new)],

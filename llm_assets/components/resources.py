@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import dagster as dg
 
@@ -18,6 +20,14 @@ def tag_process(context: dg.AssetExecutionContext) -> None:
     """Write on a run which process executes it, where that is one process from start to end."""
     if context.job_def.executor_def is dg.in_process_executor:
         context.instance.add_run_tags(context.run_id, {PROCESS_TAG: this_process()})
+
+
+@cache
+def s3_resource() -> Any:
+    """dagster-aws's S3Resource: credentials, region and endpoint as boto3 finds them. All that need it share one."""
+    from dagster_aws.s3 import S3Resource  # half a second of imports, for who has documents in a bucket
+
+    return S3Resource()
 
 
 class PlatformResource(dg.ConfigurableResource[Platform]):

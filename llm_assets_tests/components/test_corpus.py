@@ -1,17 +1,22 @@
 """A corpus in Dagster: partitions that come with their files, and what follows them."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from llm_assets.components.documents import arrivals_sensor
 from llm_assets.definitions import defs
+from llm_assets.documents import DocumentSource
 from llm_assets_tests.components import projects
 from llm_assets_tests.components.projects import causes
 from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT, PROMPT
+from llm_assets_tests.s3_server import BUCKET, S3Server
 
 CORPUS: dict[str, Any] = {key: value for key, value in DOCUMENTS.items() if key != "start_date"}
 CORPUS |= {"partitioned_by": "file", "path": "../../../corpus/{partition}.csv"}
@@ -76,6 +81,35 @@ def test_a_partition_comes_with_its_file_once_that_is_left_alone(
     found = project.tick(instance)
     assert isinstance(found, dg.SensorResult)
     assert [request.partition_key for request in found.run_requests or ()] == ["1988"]
+
+
+def test_objects_that_arrive_in_a_bucket_become_partitions_and_tables(
+    s3: S3Server, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path))
+    url = s3.root()
+    project = next(load(CORPUS | {"path": f"{url}/{{partition}}.csv"}, FOLLOWING))
+    declared = project.definitions.resolve_sensor_def("reviews_arrivals")
+    source = DocumentSource("reviews", f"{url}/{{partition}}.csv", "id", "body")
+    partitions = dg.DynamicPartitionsDefinition(name="documents_reviews")
+    later = arrivals_sensor(source, partitions, is_on=True, clock=lambda: time.time() + 60)
+
+    def tick(sensor: dg.SensorDefinition) -> tuple[list[str | None], str | None]:
+        # Called with its context alone, as a daemon's tick calls it; calling the sensor would pass resources by name.
+        context = dg.build_sensor_context(instance=instance, resources=project.definitions.resources)
+        found = sensor._raw_fn(context)
+        if isinstance(found, dg.SkipReason):
+            return [], found.skip_message
+        assert isinstance(found, dg.SensorResult)
+        return [request.partition_key for request in found.run_requests or ()], None
+
+    assert tick(declared) == ([], f"0 partitions, no new files at {url}/*.csv")
+    s3.objects().put(f"{url.removeprefix(f's3://{BUCKET}/')}/1987.csv", b"id,body,product\n1,fine,kettle\n")
+    assert tick(declared)[0] == []  # another file of its partition may follow
+    assert tick(later)[0] == ["1987"]
+    instance.add_dynamic_partitions("documents_reviews", ["1987"])
+    assert projects.materialize(project.definitions, instance, "documents/reviews", day="1987").success
+    assert pl.read_parquet(tmp_path / "documents/reviews/1987.parquet")["text"].to_list() == ["fine"]
 
 
 @pytest.mark.parametrize(("watch", "status"), [(True, "RUNNING"), (False, "STOPPED")])
