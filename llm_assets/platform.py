@@ -9,10 +9,11 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from llm_assets.api_keys import fetched
 from llm_assets.errors import LedgerError, ProviderError, SystemicError
 from llm_assets.ledger import Ledger
 from llm_assets.providers import TOO_LARGE, Client, Credentials, Dialect, get_provider
@@ -48,7 +49,8 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL, and for each provider NAME_API_KEY and NAME_BASE_URL.
+        """LLM_ASSETS_ROOT, LLM_ASSETS_LEDGER_URL, and for each provider NAME_API_KEY (the key, or the ARN of where it
+        is kept) and NAME_BASE_URL.
 
         Raises LedgerError where the store is in a bucket and no ledger is named.
         """
@@ -168,15 +170,19 @@ class Platform:
         return shard.path + self.dialect_of(shard).shard_format.suffix
 
     def client(self, provider: str, endpoint: str | None) -> Client:
-        """The client for this provider's account. Raises SystemicError when no key is set."""
+        """The client for this provider's account. Raises SystemicError when no key is set, or what keeps it has none;
+        TransientError when that does not answer now.
+        """
         found = self._clients.get((provider, endpoint))
         if found is None:
+            variable = f"{provider.upper()}_API_KEY"
             if provider not in self.credentials:
                 raise SystemicError(
-                    f"no API key for {provider}: set the environment variable {provider.upper()}_API_KEY",
-                    code="no_api_key",
+                    f"no API key for {provider}: set the environment variable {variable}", code="no_api_key"
                 )
-            found = get_provider(provider, endpoint).connect(self.credentials[provider])
+            said = self.credentials[provider]
+            key = fetched(said.api_key, variable)
+            found = get_provider(provider, endpoint).connect(replace(said, api_key=key))
             self._clients[provider, endpoint] = found
         return found
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from llm_assets.platform import Platform
+from llm_assets_tests.aws_server import AWS, aws_server
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import Time, open_platform
 from llm_assets_tests.postgres import Postgres
@@ -64,6 +65,20 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def aws_account() -> Iterator[AWS]:
+    with aws_server() as running:
+        yield running
+
+
+@pytest.fixture
+def aws(aws_account: AWS, monkeypatch: pytest.MonkeyPatch) -> AWS:
+    """An account that this process is in."""
+    for name, value in aws_account.environment.items():
+        monkeypatch.setenv(name, value)
+    return aws_account
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
