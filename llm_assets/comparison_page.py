@@ -15,28 +15,34 @@ import polars as pl
 
 from llm_assets.evaluation import CONFIDENCE, FAILED, SIGNIFICANT, Scores
 
-_TEMPLATE = "comparison.html"
 _WIDTH = 640
 
 
 def comparison_page(name: str, scores: Scores, *, documents: str, partitions: int, at: datetime, emulated: bool) -> str:
     """The page, as HTML."""
-    template = (files(__package__) / _TEMPLATE).read_text(encoding="utf-8")
-    environment = minijinja.Environment(templates={_TEMPLATE: template})
-    return environment.render_template(
-        _TEMPLATE,
+    return rendered(
+        "comparison.html",
         name=name,
         documents=documents,
         partitions=partitions,
-        at=f"{at:%Y-%m-%d %H:%M} UTC",
+        at=at,
         emulated=emulated,
         confidence=f"{CONFIDENCE:.0%}",
         significant=SIGNIFICANT,
         cells=scores.cells.sort("accuracy", descending=True).to_dicts(),
         pairs=scores.pairs.to_dicts(),
         verdict=verdict(scores),
-        charts=charts(scores).to_html(inline=True, fullhtml=False, embed_options={"actions": False}),
+        charts=charts(scores),
     )
+
+
+def rendered(template: str, *, at: datetime, charts: Any, **told: Any) -> str:
+    """A page of pages/, with pictures that need no network."""
+    folder = files(__package__) / "pages"
+    names = ("page.html", template)
+    environment = minijinja.Environment(templates={name: (folder / name).read_text(encoding="utf-8") for name in names})
+    pictures = charts.to_html(inline=True, fullhtml=False, embed_options={"actions": False})
+    return environment.render_template(template, at=f"{at:%Y-%m-%d %H:%M} UTC", charts=pictures, **told)
 
 
 def verdict(scores: Scores) -> str:

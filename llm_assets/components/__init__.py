@@ -5,6 +5,8 @@ from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.documents import Documents
 from llm_assets.components.enrichment import Enrichment, enrichment_definitions
 from llm_assets.components.evaluation import Evaluation
+from llm_assets.components.judgement import Judgement
+from llm_assets.components.paired import PairedAnswers
 from llm_assets.components.spending import Spending
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
     "Documents",
     "Enrichment",
     "Evaluation",
+    "Judgement",
+    "PairedAnswers",
     "Spending",
     "enrichment_definitions",
 ]

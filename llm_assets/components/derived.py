@@ -15,7 +15,7 @@ from llm_assets.components.documents import (
     documents_key,
     find_documents,
 )
-from llm_assets.components.enrichment import Enrichment, asset_key
+from llm_assets.components.enrichment import asset_key, find_enrichment
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.derived import ITEM, MISSING, PARENT, PART, PARTS, Derivation, with_texts
@@ -83,7 +83,7 @@ class DerivedDocuments(DocumentsComponent):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `documents/<name>`."""
         source = str(declared_in(context) / "defs.yaml")
-        upstream = self._upstream(context, source, ())
+        upstream = self._upstream(context, source, (self.name,))
         derivation = self._derivation(upstream, source)
         return dg.Definitions(assets=[derived_asset(derivation, upstream, self.description, self.owners)])
 
@@ -103,23 +103,15 @@ class DerivedDocuments(DocumentsComponent):
         return derivation
 
     def _upstream(self, context: dg.ComponentLoadContext, source: str, within: Sequence[str]) -> Upstream:
-        if self.name in within:
-            circle = " → ".join((*within[within.index(self.name) :], self.name))
-            raise DeclarationError(source, f"documents are made of themselves: {circle}")
-        within = (*within, self.name)
         if self.documents is not None and self.enrichment is None:
             table = find_documents(context, self.documents, source, within)
             return Upstream(table.schema, table.partitions, self.documents)
         if self.enrichment is None or self.documents is not None:
             found = "both" if self.documents else "neither"
             raise DeclarationError(source, f"found {found} of `enrichment` and `documents`; declare one of them")
-        there = {found.name: found for found in context.component_tree.get_all_components(Enrichment)}
-        if self.enrichment not in there:
-            names = ", ".join(sorted(there)) or "none"
-            raise DeclarationError(source, f"the enrichment {self.enrichment!r} is not declared; there are: {names}")
+        enrichment = find_enrichment(context, self.enrichment, source)
         if self.table not in TABLES:
             raise DeclarationError(source, f"table is {self.table!r}; an enrichment has {' and '.join(TABLES)}")
-        enrichment = there[self.enrichment]
         table = find_documents(context, enrichment.documents, source, within)
         columns = {TEXT: pl.String()} | enrichment.tables(table.schema, source)[self.table]
         return Upstream(columns, table.partitions, enrichment.documents, enrichment.name, self.table)

@@ -60,13 +60,18 @@ class DocumentsComponent(dg.Component, dg.Model, dg.Resolvable):
 def find_documents(
     context: dg.ComponentLoadContext, name: str, source: str, within: Sequence[str] = ()
 ) -> DocumentsTable:
-    """The table of documents of this name. Raises DeclarationError when none is declared."""
+    """The table of documents of this name, looked up for those `within`. Raises DeclarationError when none is declared,
+    or it is made of itself.
+    """
     declared = context.component_tree.get_all_components(DocumentsComponent)  # type: ignore[type-abstract]
     there = {found.name: found for found in declared}
     if name not in there:
         names = ", ".join(sorted(there)) or "none"
         raise DeclarationError(source, f"documents {name!r} are not declared; there are: {names}")
-    return there[name].documents_table(context, source, within)
+    if name in within:
+        circle = " → ".join((*within[within.index(name) :], name))
+        raise DeclarationError(source, f"documents are made of themselves: {circle}")
+    return there[name].documents_table(context, source, (*within, name))
 
 
 @dg.scaffold_with(DocumentsScaffolder)

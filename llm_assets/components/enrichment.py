@@ -185,6 +185,11 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             return OutputSchema.from_class_path(self.output_class, source)
         return OutputSchema.from_fields(self.name, self.output or {}, source)
 
+    def options(self, name: str, source: str) -> list[str] | None:
+        """What a field of the answer may say; None for anything."""
+        options: list[str] | None = self._output(source).json_schema["properties"].get(name, {}).get("enum")
+        return options
+
     def tables(self, documents: Mapping[str, pl.DataType], source: str) -> dict[str, dict[str, pl.DataType]]:
         """The columns of `enriched` and of `failed`, asked about documents with these columns."""
         answer = self._output(source).frame_schema
@@ -192,6 +197,15 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             "enriched": enriched_schema(self.keep, answer, documents, has_evidence=bool(self.evidence)),
             "failed": failed_schema(self.keep, documents),
         }
+
+
+def find_enrichment(context: dg.ComponentLoadContext, name: str, source: str) -> Enrichment:
+    """The enrichment of this name. Raises DeclarationError, which names `source`, when none is declared."""
+    there = {found.name: found for found in context.component_tree.get_all_components(Enrichment)}
+    if name not in there:
+        names = ", ".join(sorted(there)) or "none"
+        raise DeclarationError(source, f"the enrichment {name!r} is not declared; there are: {names}")
+    return there[name]
 
 
 def _read_prompt(path: Path, source: str) -> Prompt:

@@ -1,6 +1,6 @@
 """The component `Evaluation`: enrichments that answer the same labelled documents, compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -128,16 +128,16 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
             f"comparing needs {error.name}, which is not installed; pip install 'llm-assets[evaluation]'"
         ) from error
     store = platform.store
-    partitions = _published_by_all(platform, compared)
+    partitions = published_by_all(platform, compared.cells.values())
     answers = _answers(platform, compared, partitions)
     if answers.is_empty():
         raise LLMAssetsError(
             f"{compared.name}: nothing to compare yet: {len(partitions)} partitions are published by all of "
             f"{', '.join(compared.cells.values())}, and no document in them has a {compared.label}"
         )
-    shards = {title: _shards(platform, name) for title, name in compared.cells.items()}
+    shards = {title: shards_of(platform, name) for title, name in compared.cells.items()}
     scores = score(answers, {title: _hours(found) for title, found in shards.items()})
-    emulated = any(is_emulated(shard.batch_id) for found in shards.values() for shard in found)
+    emulated = emulated_by([shard for found in shards.values() for shard in found])
     page = comparison_page(
         compared.name,
         scores,
@@ -168,11 +168,16 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
     return dg.MaterializeResult(metadata=metadata, check_results=[_no_worse(since)])
 
 
-def _published_by_all(platform: Platform, compared: Compared) -> list[str]:
-    """The partitions that every cell has published."""
+def emulated_by(shards: Iterable[Shard]) -> bool:
+    """Whether any of them was answered by the local emulator."""
+    return any(is_emulated(shard.batch_id) for shard in shards)
+
+
+def published_by_all(platform: Platform, enrichments: Iterable[str]) -> list[str]:
+    """The partitions that every one of them has published."""
     found = [
         {plan.partition for plan in platform.ledger.plans(name) if plan.published_at is not None}
-        for name in compared.cells.values()
+        for name in enrichments
     ]
     return sorted(set.intersection(*found)) if found else []
 
@@ -202,7 +207,8 @@ def _cell(platform: Platform, compared: Compared, title: str, name: str, partiti
     return pl.concat([answered, failed])
 
 
-def _shards(platform: Platform, enrichment: str) -> list[Shard]:
+def shards_of(platform: Platform, enrichment: str) -> list[Shard]:
+    """All shards of an enrichment."""
     plans = platform.ledger.plans(enrichment)
     return [shard for plan in plans for shard in platform.ledger.shards(enrichment, plan.partition)]
 

@@ -26,7 +26,7 @@ class Kind:
     said what it should be; without one no accuracy is told. `following` are the enrichments whose documents are made of
     the others' answers: nobody launches them. Answers of those in `shown` (none: all) stand beside the documents.
     `model` is what answers such questions best. When documents are `arriving`, nobody launches anything. An
-    `evaluation` compares them in the end.
+    `evaluation` compares them in the end, and leaves a table of what was `compared`.
     """
 
     documents: str
@@ -39,6 +39,7 @@ class Kind:
     model: str = "smollm2"
     arriving: bool = False
     evaluation: str = ""
+    compared: str = "answers.parquet"
 
     @property
     def all_enrichments(self) -> tuple[str, ...]:
@@ -65,12 +66,14 @@ KINDS = {
     ),
     KindName.SUMMARIES: Kind(
         documents="minutes",
-        enrichments=(),
-        following=("minutes_part_summary", "minutes_summary"),
-        shown=("minutes_summary",),
+        enrichments=("minutes_summary_whole",),
+        following=("minutes_part_summary", "minutes_summary", "summary_judge"),
+        shown=("minutes_summary", "minutes_summary_whole"),
         partitions=("2026-11-01", "2026-11-02"),
         answer="summary",
         model="scripted",
+        evaluation="summary_judgement",
+        compared="verdicts.parquet",
     ),
     KindName.EMBEDDINGS: Kind(
         documents="reviews",

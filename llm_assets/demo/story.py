@@ -262,7 +262,7 @@ class Demo:
     def _is_compared(self, platform: Platform) -> bool:
         """Whether the kind's evaluation, if it has one, has seen all partitions."""
         kind, store = self.options.kind, platform.store
-        path = store.evaluation(kind.evaluation, "answers.parquet") if kind.evaluation else ""
+        path = store.evaluation(kind.evaluation, kind.compared) if kind.evaluation else ""
         if not path:
             return True
         return store.files.exists(path) and set(store.scan(path).collect()["partition"]) >= set(kind.partitions)

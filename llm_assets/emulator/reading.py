@@ -15,6 +15,7 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _DATES = ("%Y-%m-%d", "%d %B %Y", "%d.%m.%Y", "%B %d, %Y")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _SENTENCES = 2
+_PARAGRAPHS = 3
 
 
 def read_form(text: str) -> Form:
@@ -33,9 +34,16 @@ def read_table(text: str) -> list[Form]:
 
 
 def first_sentences(text: str) -> str:
-    """What a summary of a text may begin with."""
-    prose = " ".join(line for line in text.splitlines() if line.strip() and not line.rstrip().endswith(":"))
-    return " ".join(_SENTENCE.split(prose)[:_SENTENCES])
+    """What a summary of a text may begin with: the first sentences, or the first of each of its first paragraphs."""
+    prose = [_prose(paragraph) for paragraph in text.split("\n\n")]
+    paragraphs = [_SENTENCE.split(one) for one in prose if one]
+    if len(paragraphs) < 2:
+        return " ".join(sentence for sentences in paragraphs for sentence in sentences[:_SENTENCES])
+    return " ".join(sentences[0] for sentences in paragraphs[:_PARAGRAPHS])
+
+
+def _prose(paragraph: str) -> str:
+    return " ".join(line for line in paragraph.splitlines() if line.strip() and not line.rstrip().endswith(":"))
 
 
 def typed(value: str, schema: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from llm_assets.emulator.reading import Form, first_sentences, read_form, read_t
 CHARACTERS_PER_TOKEN = 4
 _COMPILED_MAX = 1000
 _DEPTH_MAX = 6
+_MUCH_LONGER = 1.1
 _MASK = (1 << 64) - 1
 _EPOCH = date(2020, 1, 1)
 # A field with other keywords is made up: what stands in the text may not obey them.
@@ -247,6 +248,8 @@ def _merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _choice(values: Sequence[Any]) -> Maker:
     if "positive" in values and "negative" in values:
         return lambda draw: _by_sentiment(values, draw)
+    if "first" in values and "second" in values:
+        return lambda draw: _by_length(values, draw)
     return lambda draw: values[draw.below(len(values))]
 
 
@@ -257,6 +260,14 @@ def _by_sentiment(values: Sequence[Any], draw: Draw) -> Any:
         return "positive" if score > 0 else "negative"
     between = [value for value in ("neutral", "mixed") if value in values]
     return between[0] if between else values[draw.below(len(values))]
+
+
+def _by_length(values: Sequence[Any], draw: Draw) -> Any:
+    """A judge of two texts that likes length, and, of two that are about as long, what stands first."""
+    first, second = (len(draw.form.get(name, "")) for name in ("first", "second"))
+    if not first or not second:
+        return values[draw.below(len(values))]
+    return "second" if second > first * _MUCH_LONGER else "first"
 
 
 def _integer(schema: dict[str, Any]) -> Maker:
