@@ -182,13 +182,18 @@ class Enrichment:
 
     def budgets(self, partition: str, now: datetime) -> list[Budget]:
         """What may be spent on a partition that is sent now."""
+        return [budget for budget in self.accounts(partition, now) if budget.usd < float("inf")]
+
+    def accounts(self, partition: str, now: datetime) -> tuple[Budget, Budget, Budget]:
+        """What is spent is counted for the partition, for the enrichment's day and for the project's: without a limit
+        that is infinite.
+        """
         today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        found = (
+        return (
             Budget("budget.partition_usd", self.partition_budget_usd, self.name, partition),
             Budget("budget.day_usd", self.day_budget_usd, self.name, since=today),
             Budget("the project's day_usd", self.project_day_budget_usd, since=today),
         )
-        return [budget for budget in found if budget.usd < float("inf")]
 
     def task_with(self, max_tokens: int) -> Task:
         """The same task with another room for the answer."""

@@ -39,6 +39,7 @@ _TYPED_ROWS = 20_000
 _POSITION = "position"
 _NOT_LOOKED = pl.Series([None], dtype=pl.List(pl.String()))
 _LATELY = timedelta(days=90)
+_EXAMPLES = 3
 _USED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
 
 
@@ -48,9 +49,10 @@ class Progress:
 
     `requests` counts the plan's distinct requests by standing; `failures` documents by reason once published, and
     requests by their last reason before. `spent` is all that was paid for the partition; `saved_usd` is what was not,
-    because documents share a request or another partition had its answer, at what an answer costs here. `strays`
-    counts result lines that no request of ours was waiting for, and `conflicts` those that say something else than an
-    earlier line for the same request, which counts.
+    because documents share a request or another partition had its answer, at what an answer costs here. `examples` are
+    the ids of a few documents for each of the `failures`; `by_wave` counts answers by wave, once published those of
+    documents, before those of requests. `strays` counts result lines that no request of ours was waiting for, and
+    `conflicts` those that say something else than an earlier line for the same request, which counts.
     """
 
     documents: int = 0
@@ -60,6 +62,8 @@ class Progress:
     wave: int = 0
     requests: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    by_wave: dict[int, int] = field(default_factory=dict)
     held: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
@@ -94,7 +98,7 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
             standings = standings_of(
                 enrichment, wanted, results.filter(part), in_flight.filter(part), rounds=plan.rounds
             )
-            tally.count(standings)
+            tally.count(standings, wants)
             if not tally.unsettled:
                 _check_kept(enrichment, plan, wants)
                 enriched, failed = tables(enrichment, wants.collect(), standings, results.filter(part))
@@ -142,13 +146,17 @@ class _Tally:
         self._last_failures: Counter[str] = Counter()
         self._refusals: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
+        self._last_examples: dict[str, list[str]] = {}
+        self._examples: dict[str, list[str]] = {}
+        self._by_wave: Counter[int] = Counter()
         self._tokens: Counter[str] = Counter()
 
-    def count(self, standings: pl.DataFrame) -> None:
+    def count(self, standings: pl.DataFrame, wants: pl.LazyFrame) -> None:
         standing, reason = pl.col("standing"), pl.col("reason")
         self.requests.update(_counts(standings["standing"]))
         unanswered = standings.filter((standing != Standing.ANSWERED) & reason.is_not_null())
         self._last_failures.update(_counts(unanswered["reason"]))
+        _note_examples(self._last_examples, unanswered.select("reason", "fingerprint"), wants)
         self._refusals.update(_counts(standings.filter(standing == Standing.HELD)["reason"]))
         waits_for_room = (standing == Standing.DUE) & (pl.col("kind") == FailureKind.CAPACITY)
         self.no_room |= not standings.filter(waits_for_room).is_empty()
@@ -157,6 +165,8 @@ class _Tally:
         self.enriched += enriched.height
         self.failed += failed.height
         self._failures.update(_counts(failed["reason"]))
+        self._by_wave.update(dict(enriched["wave"].value_counts().iter_rows()))
+        _note_examples(self._examples, failed.select("reason", DOCUMENT_ID))
         for name in ("input_tokens", "output_tokens"):
             self._tokens[name] += int(enriched[name].sum()) + int(failed[name].sum())
 
@@ -185,6 +195,8 @@ class _Tally:
             wave=plan.wave,
             requests=dict(self.requests),
             failures=dict(self._failures.most_common()),
+            examples=self._examples,
+            by_wave=dict(self._by_wave),
             input_tokens=self._tokens["input_tokens"],
             output_tokens=self._tokens["output_tokens"],
             strays=oddities.strays,
@@ -193,11 +205,14 @@ class _Tally:
 
     def unfinished(self, plan: Plan, results: pl.LazyFrame, oddities: Oddities, held: str) -> Progress:
         used = results.select(pl.col("input_tokens", "output_tokens").sum()).collect()
+        answers = results.filter(pl.col("reason").is_null()).group_by("wave").len().collect()
         return Progress(
             documents=plan.documents,
             wave=plan.wave,
             requests=dict(self.requests),
             failures=dict(self._last_failures.most_common()),
+            examples=self._last_examples,
+            by_wave=dict(answers.iter_rows()),
             held=held,
             input_tokens=used["input_tokens"].item(),
             output_tokens=used["output_tokens"].item(),
@@ -382,6 +397,22 @@ def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -
 def _spent(results: pl.LazyFrame) -> pl.DataFrame:
     """Tokens and dollars a fingerprint, over all its attempts."""
     return results.group_by("fingerprint").agg(pl.col(*_USED).sum()).collect()
+
+
+def _note_examples(found: dict[str, list[str]], failures: pl.DataFrame, wants: pl.LazyFrame | None = None) -> None:
+    """Add ids of documents to the examples by reason, a few of each.
+
+    `failures` has a `reason` and a `document_id`; or, of requests, a `fingerprint`, whose documents `wants` has.
+    """
+    few = failures.group_by("reason", maintain_order=True).head(_EXAMPLES)
+    if few.is_empty():
+        return
+    if wants is not None:
+        documents = wants.select("fingerprint", DOCUMENT_ID).join(few.lazy(), on="fingerprint")
+        few = documents.unique("fingerprint", keep="first", maintain_order=True).collect()
+    for reason, document_id in few.select("reason", DOCUMENT_ID).iter_rows():
+        ids = found.setdefault(reason, [])
+        ids += [document_id] if len(ids) < _EXAMPLES else []
 
 
 def _counts(values: pl.Series) -> Counter[str]:

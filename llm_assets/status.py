@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from statistics import median
 
 import polars as pl
 
@@ -72,6 +73,54 @@ def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> Part
 
 def _finished(shard: Shard) -> int:
     return shard.requests if shard.state is ShardState.ENDED else min(shard.finished, shard.requests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """What a provider has of a partition: `finished` of the requests as it counts them (Anthropic: 0 until the end).
+
+    `since` is when the oldest batch was sent. The last of them is expected at `expected_at`, judged by how long others
+    of the enrichment took (None before any came back), and cancelled at `deadline_at` if it is not done by then.
+    """
+
+    batches: int
+    ended: int
+    requests: int
+    finished: int
+    since: datetime | None
+    expected_at: datetime | None
+    deadline_at: datetime | None
+
+
+def in_flight(shards: Sequence[Shard], takes: timedelta | None) -> InFlight:
+    """What of these shards is in flight, where a batch usually `takes` so long. Pure."""
+    there = [shard for shard in shards if shard.state in _IN_FLIGHT]
+    waited = [shard for shard in there if shard.state is ShardState.SUBMITTED]
+    sent = [shard.submitted_at for shard in waited if shard.submitted_at]
+    begun = [at for shard in there if (at := shard.submitted_at or shard.claimed_at)]
+    deadlines = [
+        shard.submitted_at + timedelta(seconds=shard.deadline_s)
+        for shard in waited
+        if shard.submitted_at and shard.deadline_s
+    ]
+    return InFlight(
+        batches=len(there),
+        ended=sum(shard.state is ShardState.ENDED for shard in there),
+        requests=sum(shard.requests for shard in there),
+        finished=sum(_finished(shard) for shard in there),
+        since=min(begun, default=None),
+        expected_at=max(sent) + takes if sent and takes is not None else None,
+        deadline_at=max(deadlines, default=None),
+    )
+
+
+_TURNAROUNDS = 50
+
+
+def usual_turnaround(platform: Platform, enrichment: str) -> timedelta | None:
+    """How long a batch of the enrichment takes: the median of the last ones; None before any came back."""
+    seconds = [took.total_seconds() for took in platform.ledger.turnarounds(enrichment, limit=_TURNAROUNDS)]
+    return timedelta(seconds=median(seconds)) if seconds else None
 
 
 def statuses(platform: Platform, enrichment: str | None = None) -> list[PartitionStatus]:

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.status import Outcome, partition_status, together
+from llm_assets.status import InFlight, Outcome, in_flight, partition_status, together
 from llm_assets.waves import Step
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -121,3 +122,46 @@ def test_outcomes_add_up_and_the_longest_counts_its_waves() -> None:
     assert list(both.failures.items()) == [("expired", 4), ("refusal", 2)]
     assert both.tables == ("a", "b")
     assert together([]).documents == 0
+
+
+HOUR = timedelta(hours=1)
+SENT = replace(SHARD, state=ShardState.SUBMITTED, submitted_at=NOW, deadline_s=26 * 3600, finished=5)
+NOTHING: dict[str, Any] = {"batches": 0, "ended": 0, "requests": 0, "finished": 0}
+NEVER: dict[str, Any] = {"since": None, "expected_at": None, "deadline_at": None}
+
+
+@pytest.mark.parametrize(
+    ("shards", "takes", "found"),
+    [
+        pytest.param([], HOUR, NOTHING | NEVER, id="nothing"),
+        pytest.param([shard(ShardState.PLANNED), shard(ShardState.COLLECTED)], HOUR, NOTHING | NEVER, id="not-there"),
+        pytest.param(
+            [SENT, replace(SENT, submitted_at=NOW + HOUR)],
+            2 * HOUR,
+            {"batches": 2, "ended": 0, "requests": 120, "finished": 10, "since": NOW}
+            | {"expected_at": NOW + 3 * HOUR, "deadline_at": NOW + 27 * HOUR},
+            id="the-last-one-counts",
+        ),
+        pytest.param(
+            [SENT],
+            None,
+            {"batches": 1, "ended": 0, "requests": 60, "finished": 5, "since": NOW}
+            | {"expected_at": None, "deadline_at": NOW + 26 * HOUR},
+            id="no-history",
+        ),
+        pytest.param(
+            [replace(SENT, state=ShardState.ENDED)],
+            HOUR,
+            {"batches": 1, "ended": 1, "requests": 60, "finished": 60} | NEVER | {"since": NOW},
+            id="waits-for-nobody",
+        ),
+        pytest.param(
+            [replace(SHARD, state=ShardState.SUBMITTING, claimed_at=NOW)],
+            HOUR,
+            {"batches": 1, "ended": 0, "requests": 60, "finished": 0} | NEVER | {"since": NOW},
+            id="unknown",
+        ),
+    ],
+)
+def test_since_when_and_until_about_when(shards: list[Shard], takes: timedelta | None, found: dict[str, Any]) -> None:
+    assert in_flight(shards, takes) == InFlight(**found)

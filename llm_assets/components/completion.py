@@ -14,12 +14,14 @@ import dagster as dg
 
 from llm_assets.components.automation import following_sensor
 from llm_assets.components.derived import DerivedDocuments
-from llm_assets.components.enrichment import ENRICHMENT_TAG, Enrichment, asset_key
+from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, Enrichment, asset_key
 from llm_assets.components.evaluation import Evaluation
+from llm_assets.components.metadata import budget_metadata, in_flight_metadata
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.platform import Platform, is_dead
 from llm_assets.polling import Poll, poll
 from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.status import in_flight, usual_turnaround
 from llm_assets.waves import Step, next_step
 
 CALLS_MAX = 25
@@ -94,7 +96,7 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
                 context.log.warning(problem)
             active = opened.ledger.active_shards()
             requests = list(islice(_run_requests(context, opened, enrichments, active, buried), RUNS_MAX))
-            observed = list(_observations(enrichments, before, active))
+            observed = list(_observations(opened, enrichments, before, active))
         return dg.SensorResult(
             run_requests=requests,
             asset_events=observed,
@@ -169,7 +171,7 @@ def _bury_the_dead(instance: dg.DagsterInstance) -> frozenset[str]:
 
 
 def _observations(
-    enrichments: Collection[str], before: Sequence[Shard], after: Sequence[Shard]
+    platform: Platform, enrichments: Collection[str], before: Sequence[Shard], after: Sequence[Shard]
 ) -> Iterator[dg.AssetObservation]:
     """Progress of the partitions in which something moved since the last tick."""
     then = {shard.key: (shard.state, shard.finished) for shard in before}
@@ -179,12 +181,8 @@ def _observations(
             yield dg.AssetObservation(
                 asset_key=asset_key(enrichment, "batches"),
                 partition=partition,
-                metadata={
-                    "requests_in_flight": sum(shard.requests for shard in shards),
-                    "requests_finished": sum(shard.finished for shard in shards),
-                    "batches_in_flight": sum(shard.state is ShardState.SUBMITTED for shard in shards),
-                    "batches_ended": sum(shard.state is ShardState.ENDED for shard in shards),
-                },
+                metadata=in_flight_metadata(in_flight(shards, usual_turnaround(platform, enrichment)))
+                | budget_metadata(platform, DECLARED[enrichment], partition),
             )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
 from llm_assets.components.documents import (
     COLUMNS,
@@ -70,8 +71,6 @@ class DerivedDocuments(DocumentsComponent):
     explode: str | None = None
     split_chars: int | None = None
     group_by: str | None = None
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def documents_table(
         self, context: dg.ComponentLoadContext, source: str, within: Sequence[str] = ()
@@ -85,7 +84,7 @@ class DerivedDocuments(DocumentsComponent):
         source = str(declared_in(context) / "defs.yaml")
         upstream = self._upstream(context, source, (self.name,))
         derivation = self._derivation(upstream, source)
-        return dg.Definitions(assets=[derived_asset(derivation, upstream, self.description, self.owners)])
+        return dg.Definitions(assets=[derived_asset(derivation, upstream, self.about)])
 
     def _derivation(self, upstream: Upstream, source: str) -> Derivation:
         derivation = Derivation(
@@ -117,20 +116,23 @@ class DerivedDocuments(DocumentsComponent):
         return Upstream(columns, table.partitions, enrichment.documents, enrichment.name, self.table)
 
 
-def derived_asset(
-    derivation: Derivation, upstream: Upstream, description: str | None = None, owners: Sequence[str] = ()
-) -> dg.AssetsDefinition:
+def derived_asset(derivation: Derivation, upstream: Upstream, about: About | None = None) -> dg.AssetsDefinition:
     """The asset of a table of documents that is made of another; it follows that one by itself."""
+    about, made_of = about or About(), upstream.key.to_user_string()
 
     @dg.asset(
         key=documents_key(derivation.name),
         deps=[upstream.key],
         partitions_def=upstream.partitions,
         automation_condition=following(),
-        description=description or f"Documents made of `{upstream.key.to_user_string()}`.",
+        description=about.text(
+            f"The documents of {derivation.name}.",
+            f"Made of `{made_of}`: {_told(derivation)}. A partition follows by itself when that one is there.",
+        ),
         kinds={"parquet", "polars"},
         group_name="documents",
-        owners=owners,
+        owners=about.owners,
+        tags=documents_tags(derivation.name, about),
         metadata={
             "dagster/column_schema": column_schema(derivation.schema, COLUMNS | _COLUMNS),
             "dagster/column_lineage": _lineage(derivation, upstream),
@@ -175,6 +177,17 @@ def write_derived(store: Store, derivation: Derivation, upstream: Upstream, part
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read ({type(error).__name__}); materialize it again") from None
     return int(store.scan(target).select(pl.len()).collect().item())
+
+
+def _told(derivation: Derivation) -> str:
+    """What a row is, in words."""
+    if derivation.explode:
+        return f"a row for each item of `{derivation.explode}`"
+    if derivation.split_chars:
+        return f"a row for each part of a text, of at most {derivation.split_chars:,} characters"
+    if derivation.group_by:
+        return f"a row for each value of `{derivation.group_by}`, with the texts put together"
+    return f"a row for each row where `{derivation.where}`" if derivation.where else "a row for each row"
 
 
 def _lineage(derivation: Derivation, upstream: Upstream) -> dg.TableColumnLineage:

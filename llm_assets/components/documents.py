@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.about import About, documents_tags
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, s3_resource, tag_process
 from llm_assets.components.scaffolding import DocumentsScaffolder
@@ -42,7 +43,7 @@ class DocumentsTable:
     is_derived: bool = False
 
 
-class DocumentsComponent(dg.Component, dg.Model, dg.Resolvable):
+class DocumentsComponent(dg.Component, About):
     """A component that declares a table of documents."""
 
     name: str
@@ -97,8 +98,6 @@ class Documents(DocumentsComponent):
     watch: bool = True
     format: str | None = None
     columns: Mapping[str, str] = {}
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def source(self, folder: Path) -> DocumentSource:
         """The source that this declares; `folder` holds the declaration."""
@@ -136,7 +135,7 @@ class Documents(DocumentsComponent):
         source = self.source(declared_in(context))
         source.check()
         partitions = self.partitions(source.source)
-        asset = documents_asset(source, partitions, self.description, self.owners)
+        asset = documents_asset(source, partitions, self.about)
         sensors = []
         if isinstance(partitions, dg.DynamicPartitionsDefinition):
             sensors.append(arrivals_sensor(source, partitions, is_on=self.watch))
@@ -161,19 +160,24 @@ def days(source: str, start_date: str, timezone: str = "UTC") -> dg.DailyPartiti
 def documents_asset(
     source: DocumentSource,
     partitions: dg.PartitionsDefinition[str],
-    description: str | None = None,
-    owners: Sequence[str] = (),
+    about: About | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of a table of documents. Materializing it again reads the files again."""
+    about = about or About()
 
     @dg.asset(
         key=documents_key(source.name),
         required_resource_keys={"platform", *_edges(source)},
         partitions_def=partitions,
-        description=description or f"Documents from `{source.path}`, a row each, with their ids as `document_id`.",
+        description=about.text(
+            f"The documents of {source.name}.",
+            f"A row for each document in the files `{source.path}`, with its id as `document_id` and what is asked "
+            "about as `text`. Materializing this again reads the files again.",
+        ),
         kinds={"parquet", "polars"},
         group_name="documents",
-        owners=owners,
+        owners=about.owners,
+        tags=documents_tags(source.name, about),
         metadata={"dagster/column_schema": column_schema(source.schema, COLUMNS)},
     )
     def documents(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:

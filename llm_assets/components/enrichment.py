@@ -11,14 +11,23 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.collection import collect_partition
+from llm_assets.components.about import DOCUMENTS_TAG, About, tag_value
 from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
+from llm_assets.components.descriptions import (
+    batches_text,
+    enriched_columns,
+    enriched_text,
+    failed_columns,
+    failed_text,
+    lineage,
+)
 from llm_assets.components.documents import HasColumns, declared_in, documents_key, find_documents
 from llm_assets.components.metadata import (
-    column_lineage,
-    column_schema,
+    budget_metadata,
     enriched_metadata,
     failed_metadata,
+    in_flight_metadata,
     odd_results,
     progress_metadata,
     submission_metadata,
@@ -35,13 +44,17 @@ from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.prompt import Prompt
 from llm_assets.publication import Progress
+from llm_assets.quality import answer_shares
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import DOCUMENT_ID, Mode, ShardLimits
+from llm_assets.records import Mode, ShardLimits
 from llm_assets.retention import sweep
-from llm_assets.status import permanent_failures
+from llm_assets.status import in_flight, permanent_failures, usual_turnaround
 from llm_assets.submission import send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
+PROVIDER_TAG = "llm_assets/provider"
+MODEL_TAG = "llm_assets/model"
+MODE_TAG = "llm_assets/mode"
 # What this process has loaded, by name: for commands that act without materializing anything.
 DECLARED: dict[str, Declared] = {}
 
@@ -67,7 +80,7 @@ class BudgetOfEnrichment(dg.Model, dg.Resolvable):
 
 
 @dg.scaffold_with(EnrichmentScaffolder)
-class Enrichment(dg.Component, dg.Model, dg.Resolvable):
+class Enrichment(dg.Component, About):
     """Asks a model the same question about every document of a table, through a provider's batch API.
 
     `prompt` names a file beside the declaration: turns under `system:`, `user:` and `assistant:` lines, in Jinja
@@ -104,8 +117,6 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
     rescue_after_hours: float | None = None
     nightly: str | None = None
     follow: bool = False
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The assets `<name>/batches`, `<name>/enriched` and `<name>/failed`, checked against their documents."""
@@ -123,8 +134,7 @@ class Enrichment(dg.Component, dg.Model, dg.Resolvable):
             table.partitions,
             follows=self.follow or table.is_derived,
             nightly=self.nightly,
-            description=self.description,
-            owners=self.owners,
+            about=self.about,
         )
 
     def declared(self, folder: Path, spending: Spending | None = None) -> Declared:
@@ -246,8 +256,7 @@ def enrichment_definitions(
     *,
     follows: bool = False,
     nightly: str | None = None,
-    description: str | None = None,
-    owners: Sequence[str] = (),
+    about: About | None = None,
 ) -> dg.Definitions:
     """The assets, checks and schedule of an enrichment. Raises DeclarationError for what cannot work.
 
@@ -257,8 +266,9 @@ def enrichment_definitions(
     """
     enrichment.check(documents.schema)
     DECLARED[enrichment.name] = enrichment
-    batches = _batches_asset(enrichment, partitions, owners, following() if follows else None)
-    tables = _tables_asset(enrichment, documents, partitions, description, owners)
+    about = about or About()
+    batches = _batches_asset(enrichment, partitions, about, following() if follows else None)
+    tables = _tables_asset(enrichment, documents, partitions, about)
     checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))
     assets = dg.Definitions(assets=[batches, tables], asset_checks=[checks])
     return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, nightly))
@@ -278,23 +288,20 @@ class BatchesConfig(dg.Config):
 def _batches_asset(
     enrichment: Declared,
     partitions: dg.PartitionsDefinition[str],
-    owners: Sequence[str],
+    about: About,
     condition: dg.AutomationCondition[Any] | None,
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_key(enrichment.name, "batches"),
         deps=[documents_key(enrichment.documents)],
-        description=(
-            f"Requests to `{enrichment.model_name}` for every document that has no answer yet, sent through the "
-            f"{enrichment.provider} batch API. Materializing it again sends only what is worth sending again."
-        ),
-        kinds={enrichment.provider, "batch"},
+        description=batches_text(enrichment),
+        kinds={enrichment.provider, enrichment.mode.value},
         pool=f"llm_assets_{enrichment.provider}",
         metadata={"provider": enrichment.provider, "model": enrichment.model_name, "declared_in": enrichment.source},
         partitions_def=partitions,
         group_name=enrichment.name,
-        owners=owners,
-        tags={ENRICHMENT_TAG: enrichment.name},
+        owners=about.owners,
+        tags=_tags(enrichment, about),
         automation_condition=condition,
     )
     def batches(
@@ -324,7 +331,9 @@ def _batches_asset(
                     allow_retries=False,
                 ) from error
             shards = opened.ledger.shards(enrichment.name, partition)
-        metadata = submission_metadata(plan, sent, shards)
+            takes = usual_turnaround(opened, enrichment.name)
+            metadata = submission_metadata(plan, sent, shards)
+            metadata |= in_flight_metadata(in_flight(shards, takes)) | budget_metadata(opened, enrichment, partition)
         if plan.held:
             raise dg.Failure(
                 description=f"Nothing more is sent: {plan.held}. Then materialize this again.",
@@ -340,33 +349,30 @@ def _tables_asset(
     enrichment: Declared,
     documents: HasColumns,
     partitions: dg.PartitionsDefinition[str],
-    description: str | None,
-    owners: Sequence[str],
+    about: About,
 ) -> dg.AssetsDefinition:
-    enriched = asset_key(enrichment.name, "enriched")
-
-    def spec(table: str, description: str, columns: dg.TableSchema, answers: Iterable[str] = ()) -> dg.AssetSpec:
+    def spec(table: str, text: str, columns: dg.TableSchema, answers: Iterable[str] = ()) -> dg.AssetSpec:
         return dg.AssetSpec(
             asset_key(enrichment.name, table),
             deps=[asset_key(enrichment.name, "batches")],
             skippable=True,
-            description=description,
-            kinds={"parquet", "polars"},
-            metadata={"dagster/column_schema": columns, "dagster/column_lineage": _lineage(enrichment, answers)},
+            description=text,
+            kinds={enrichment.provider, "parquet", "polars"},
+            metadata={"dagster/column_schema": columns, "dagster/column_lineage": lineage(enrichment, answers)},
             partitions_def=partitions,
             group_name=enrichment.name,
-            owners=owners,
-            tags={ENRICHMENT_TAG: enrichment.name},
+            owners=about.owners,
+            tags=_tags(enrichment, about),
         )
 
-    answers = f"{description or 'A row for each document that was answered.'} Answered by `{enrichment.model_name}`."
-    failures = "The documents without an answer, a row each, with the reason."
+    answers, failures = enriched_text(enrichment, about), failed_text(enrichment)
+    columns = enriched_columns(enrichment, documents.schema), failed_columns(enrichment, documents.schema)
 
     @dg.multi_asset(
         name=f"{enrichment.name}__tables",
         specs=[
-            spec("enriched", answers, _enriched_columns(enrichment, documents), enrichment.output.frame_schema),
-            spec("failed", failures, _failed_columns(enrichment, documents)),
+            spec("enriched", answers, columns[0], enrichment.output.frame_schema),
+            spec("failed", failures, columns[1]),
         ],
     )
     def tables(
@@ -382,8 +388,11 @@ def _tables_asset(
                 yield from _published(enrichment, opened, context.partition_key, progress)
                 _swept(context, opened, enrichment)
                 return
-        observed = progress_metadata(progress, shards)
-        context.log_event(dg.AssetObservation(asset_key=enriched, partition=context.partition_key, metadata=observed))
+            takes = usual_turnaround(opened, enrichment.name)
+            observed = progress_metadata(progress, shards) | in_flight_metadata(in_flight(shards, takes))
+            observed |= budget_metadata(opened, enrichment, context.partition_key)
+        batches = asset_key(enrichment.name, "batches")
+        context.log_event(dg.AssetObservation(asset_key=batches, partition=context.partition_key, metadata=observed))
         if progress.held:
             raise dg.Failure(
                 description=f"{progress.held}. Nothing more is sent until somebody acts; then materialize "
@@ -395,14 +404,27 @@ def _tables_asset(
     return tables
 
 
+def _tags(enrichment: Declared, about: About) -> dict[str, str]:
+    """What the assets of an enrichment are found by."""
+    return {
+        **about.tags,
+        ENRICHMENT_TAG: enrichment.name,
+        DOCUMENTS_TAG: enrichment.documents,
+        PROVIDER_TAG: enrichment.provider,
+        MODEL_TAG: tag_value(enrichment.model_name),
+        MODE_TAG: enrichment.mode.value,
+    }
+
+
 def _published(
     enrichment: Declared, platform: Platform, partition: str, progress: Progress
 ) -> Iterator[dg.MaterializeResult[None]]:
     shards = platform.ledger.shards(enrichment.name, partition)
     enriched = platform.store.enriched(enrichment.name, partition)
     failed = platform.store.failed(enrichment.name, partition)
+    shares = answer_shares(platform.store.scan(enriched), enrichment.output)
     yield dg.MaterializeResult(
-        asset_key=asset_key(enrichment.name, "enriched"), metadata=enriched_metadata(progress, enriched, shards)
+        asset_key=asset_key(enrichment.name, "enriched"), metadata=enriched_metadata(progress, enriched, shards, shares)
     )
     yield dg.MaterializeResult(
         asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed)
@@ -417,48 +439,6 @@ def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: De
         problems = [f"what is not kept any longer was not deleted: {type(error).__name__}"]
     for problem in problems:
         context.log.warning(problem)
-
-
-def _lineage(enrichment: Declared, answers: Iterable[str]) -> dg.TableColumnLineage:
-    """Of what the columns of a table are made: those of an answer, of all that the prompt shows of a document."""
-    table = documents_key(enrichment.documents)
-    shown = [(table, name) for name in sorted(enrichment.prompt.variables)]
-    kept = {name: [(table, name)] for name in (DOCUMENT_ID, *enrichment.keep)}
-    return column_lineage(kept | dict.fromkeys(answers, shown))
-
-
-def _enriched_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:
-    answer = enrichment.output.frame_schema
-    columns = enriched_schema(enrichment.keep, answer, documents.schema, has_evidence=bool(enrichment.evidence))
-    answers = {
-        name: str(schema["description"])
-        for name, schema in enrichment.output.json_schema["properties"].items()
-        if "description" in schema
-    }
-    return column_schema(columns, _DESCRIPTIONS | answers)
-
-
-def _failed_columns(enrichment: Declared, documents: HasColumns) -> dg.TableSchema:
-    return column_schema(failed_schema(enrichment.keep, documents.schema), _DESCRIPTIONS)
-
-
-_DESCRIPTIONS = {
-    "document_id": "The document's id.",
-    "unsupported": "The fields declared as evidence whose values are not in the document's text; null: not looked for.",
-    "model": "The model that answered, in the provider's words.",
-    "wave": "The round of sending that brought the answer; 0 when another partition had it already.",
-    "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",
-    "output_tokens": "Tokens written for this document, over all attempts.",
-    "cache_read_tokens": "Of the input tokens, those that the provider read from its prompt cache.",
-    "cache_write_tokens": "Of the input tokens, those that the provider wrote to its prompt cache.",
-    "cost_usd": "US dollars that the document cost, over all attempts; 0 where another one or partition paid.",
-    "fingerprint": "Identifies the request: provider, endpoint, model, prompt, parameters and schema.",
-    "kind": "What the failure means: transient, repairable, permanent.",
-    "reason": "Why there is no answer.",
-    "provider_type": "The provider's own name for it.",
-    "message": "The provider's own words, or ours where nothing was sent.",
-    "attempts": "How often it was tried.",
-}
 
 
 def _nightly(enrichment: Declared, at: str) -> dg.Definitions:

@@ -7,6 +7,7 @@ from statistics import median
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.about import DOCUMENTS_TAG, About
 from llm_assets.components.automation import following_all
 from llm_assets.components.documents import declared_in, find_documents
 from llm_assets.components.enrichment import Enrichment, asset_key
@@ -27,7 +28,7 @@ class CellOf(dg.Model, dg.Resolvable):
     title: str | None = None
 
 
-class Evaluation(dg.Component, dg.Model, dg.Resolvable):
+class Evaluation(dg.Component, About):
     """Compares enrichments by how often the field `answer` says what a person put into the documents' column `label`.
 
     `cells` are enrichments of the same `documents` that keep that column; documents without a label are left out. All
@@ -39,8 +40,6 @@ class Evaluation(dg.Component, dg.Model, dg.Resolvable):
     label: str
     answer: str
     cells: Sequence[CellOf]
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `<name>/comparison` and its check, against the enrichments and documents that are declared."""
@@ -50,7 +49,7 @@ class Evaluation(dg.Component, dg.Model, dg.Resolvable):
         DeclarationError.raise_for(source, self._problems(columns, there, source))
         cells = {cell.title or cell.enrichment: cell.enrichment for cell in self.cells}
         compared = Compared(self.name, self.documents, self.label, self.answer, cells)
-        return evaluation_definitions(compared, self.description, self.owners)
+        return evaluation_definitions(compared, self.about)
 
     def _problems(
         self, columns: Mapping[str, pl.DataType], there: Mapping[str, Enrichment], source: str
@@ -87,10 +86,9 @@ class Compared:
     cells: Mapping[str, str]
 
 
-def evaluation_definitions(
-    compared: Compared, description: str | None = None, owners: Sequence[str] = ()
-) -> dg.Definitions:
+def evaluation_definitions(compared: Compared, about: About | None = None) -> dg.Definitions:
     """The asset `<name>/comparison` with its check. It follows the enrichments by itself."""
+    about = about or About()
     key = dg.AssetKey([compared.name, "comparison"])
     tables = [asset_key(name, table) for name in compared.cells.values() for table in ("enriched", "failed")]
 
@@ -98,11 +96,16 @@ def evaluation_definitions(
         key=key,
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
         automation_condition=following_all(),
-        description=description or f"How often {', '.join(compared.cells)} say what `{compared.label}` says.",
+        description=about.text(
+            f"How often {', '.join(compared.cells)} say what a person says.",
+            f"Of the documents of `documents/{compared.documents}` that have a `{compared.label}`: how often `"
+            f"{compared.answer}` is the same, how sure that is, and what it costs. All partitions count that every "
+            "enrichment has published.",
+        ),
         kinds={"parquet", "altair"},
         group_name=compared.name,
-        owners=owners,
-        tags={EVALUATION_TAG: compared.name},
+        owners=about.owners,
+        tags={**about.tags, EVALUATION_TAG: compared.name, DOCUMENTS_TAG: compared.documents},
         check_specs=[
             dg.AssetCheckSpec(
                 "no_worse", asset=key, description="No cell is worse than in the comparison that was accepted last."

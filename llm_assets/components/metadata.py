@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 import polars as pl
 
+from llm_assets.enrichment import Enrichment
+from llm_assets.platform import Platform
 from llm_assets.publication import Progress
 from llm_assets.records import Plan, Shard
 from llm_assets.retries import Standing
+from llm_assets.status import InFlight
 from llm_assets.submission import Sent
 
 Metadata = dict[str, dg.MetadataValue | str | int | float | bool]
+Row = dict[str, str | int]
 
 _SHARDS_SHOWN = 50
+_REASONS_SHOWN = 10
+_ID_LENGTH = 60
 _NOTE_LENGTH = 80
 # Ids that the emulator gives out carry its name.
 _EMULATOR = "emulator"
@@ -45,14 +51,15 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
         "dagster/row_count": plan.requests,
         "documents": plan.documents,
         "wave": plan.wave,
+        "requests_retried": retried(shards),
         "requests_sent": sent.requests,
         "bytes_sent": sent.bytes,
         "batches_sent": len(sent.batch_ids),
         "shards_waiting": sent.later,
         "shards_unknown": sent.unknown,
         "shards_rejected": sent.rejected,
-        "expected_usd": sum(shard.expected_usd for shard in shards if shard.wave == plan.wave),
-        "at_most_usd": sum(shard.at_most_usd for shard in shards if shard.wave == plan.wave),
+        "expected_usd": _usd(sum(shard.expected_usd for shard in shards if shard.wave == plan.wave)),
+        "at_most_usd": _usd(sum(shard.at_most_usd for shard in shards if shard.wave == plan.wave)),
         "requests_reused": sum(shard.requests for shard in shards if shard.wave == 0),
     }
 
@@ -60,25 +67,16 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
 def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
     """The latest shards of a partition: where each is, and under which batch id. Narrow, or the UI cuts it."""
     latest = sorted(shards, key=lambda shard: shard.wave, reverse=True)[:_SHARDS_SHOWN]
-    rows = [
-        dg.TableRecord(
-            {
-                "wave": shard.wave,
-                "state": shard.state.value,
-                "requests": shard.requests,
-                "batch": shard.batch_id or shard.message[:_NOTE_LENGTH],
-            }
-        )
+    rows: list[Row] = [
+        {
+            "wave": shard.wave,
+            "state": shard.state.value,
+            "requests": shard.requests,
+            "batch": shard.batch_id or shard.message[:_NOTE_LENGTH],
+        }
         for shard in latest
     ]
-    batch = dg.TableColumn("batch", "string", description="The provider's batch id, or why there is none.")
-    columns = [
-        dg.TableColumn("wave", "int"),
-        dg.TableColumn("state", "string"),
-        dg.TableColumn("requests", "int"),
-        batch,
-    ]
-    return dg.MetadataValue.table(records=rows, schema=dg.TableSchema(columns=columns))
+    return table(rows, wave="int", state="string", requests="int", batch="string")
 
 
 def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
@@ -94,51 +92,55 @@ def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
     }
-    found |= money(progress)
-    if progress.failures:
-        found["failures"] = _reasons(progress.failures)
+    found |= money(progress) | {"by_wave": waves_table(shards, progress.by_wave)} | reasons(progress)
     if progress.held:
         found["held"] = progress.held
     return found | odd_results(progress) | emulator_mark(shards)
 
 
-def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard]) -> Metadata:
-    """What was published of answers."""
+def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard], shares: Mapping[str, float]) -> Metadata:
+    """What was published of answers; `shares` are those that say something (quality.py)."""
     found: Metadata = {
         "dagster/row_count": progress.enriched,
         "documents": progress.documents,
         "failed": progress.failed,
+        "failed_share": _share(progress.failed, progress.documents),
+        "answered_in_first_wave_share": _share(
+            sum(answers for wave, answers in progress.by_wave.items() if wave < 2), progress.documents
+        ),
+        "requests_retried": retried(shards),
         "waves": progress.wave,
+        "by_wave": waves_table(shards, progress.by_wave),
+        "usd_per_1000_documents": _usd(1000 * progress.spent.cost_usd / max(progress.documents, 1)),
         "input_tokens": progress.input_tokens,
         "output_tokens": progress.output_tokens,
         "table": path,
     }
-    return found | money(progress) | odd_results(progress) | emulator_mark(shards)
+    plotted = {f"share {name}": round(share, 4) for name, share in shares.items()}
+    return found | money(progress) | plotted | odd_results(progress) | emulator_mark(shards)
 
 
 def money(progress: Progress) -> Metadata:
     """What a partition has cost so far, in US dollars, and what it would have cost otherwise."""
     spent = progress.spent
     return {
-        "cost_usd": spent.cost_usd,
-        "saved_by_batch_usd": spent.standard_usd - spent.cost_usd,
-        "saved_by_cache_usd": spent.uncached_usd - spent.cost_usd,
-        "saved_by_reuse_usd": progress.saved_usd,
-        "cache_hit_share": spent.cache_read_tokens / spent.input_tokens if spent.input_tokens else 0.0,
+        "cost_usd": _usd(spent.cost_usd),
+        "saved_by_batch_usd": _usd(spent.standard_usd - spent.cost_usd),
+        "saved_by_cache_usd": _usd(spent.uncached_usd - spent.cost_usd),
+        "saved_by_reuse_usd": _usd(progress.saved_usd),
+        "cache_hit_share": _share(spent.cache_read_tokens, spent.input_tokens),
     }
 
 
 def failed_metadata(progress: Progress, path: str) -> Metadata:
     """What was published of failures."""
-    found: Metadata = {
+    return {
+        **reasons(progress),
         "dagster/row_count": progress.failed,
         "documents": progress.documents,
-        "failed_share": progress.failed / progress.documents if progress.documents else 0.0,
+        "failed_share": _share(progress.failed, progress.documents),
         "table": path,
     }
-    if progress.failures:
-        found["failures"] = _reasons(progress.failures)
-    return found
 
 
 def odd_results(progress: Progress) -> dict[str, int]:
@@ -159,6 +161,88 @@ def emulator_mark(shards: Sequence[Shard]) -> Metadata:
     return {}
 
 
-def _reasons(failures: Mapping[str, int]) -> dg.MetadataValue:
-    rows = "\n".join(f"| {reason} | {count:,} |" for reason, count in failures.items())
-    return dg.MetadataValue.md(f"| reason | count |\n|---|---:|\n{rows}")
+def reasons(progress: Progress) -> Metadata:
+    """Why documents have no answer, the most frequent reason first, with the ids of a few: as a table, and as numbers
+    that can be plotted. Empty when all have one.
+    """
+    rows: list[Row] = [
+        {"reason": reason, "count": count, "such as": ", ".join(map(_id, progress.examples.get(reason, ())))}
+        for reason, count in list(progress.failures.items())[:_REASONS_SHOWN]
+    ]
+    plotted = {f"failed_{reason}": count for reason, count in progress.failures.items()}
+    return {"reasons": table(rows, reason="string", count="int", **{"such as": "string"}), **plotted} if rows else {}
+
+
+def waves_table(shards: Sequence[Shard], answers: Mapping[int, int]) -> dg.MetadataValue:
+    """A row a wave: what was sent again when, and how many `answers` it brought. Wave 0 is what others had already."""
+    rows: list[Row] = []
+    for wave in sorted({shard.wave for shard in shards}):
+        own = [shard for shard in shards if shard.wave == wave]
+        sent = min((shard.submitted_at for shard in own if shard.submitted_at), default=None)
+        rows.append(
+            {
+                "wave": wave,
+                "batches": sum(shard.batch_id is not None for shard in own),
+                "requests": sum(shard.requests for shard in own),
+                "answers": answers.get(wave, 0),
+                "sent (UTC)": "" if sent is None else f"{sent:%Y-%m-%d %H:%M}",
+            }
+        )
+    return table(rows, wave="int", batches="int", requests="int", answers="int", **{"sent (UTC)": "string"})
+
+
+def in_flight_metadata(found: InFlight) -> Metadata:
+    """What a provider has of a partition: since when, until about when, and when it is given up."""
+    moments = {
+        "in_flight_since": found.since,
+        "expected_about": found.expected_at,
+        "cancelled_if_not_done_by": found.deadline_at,
+    }
+    return {
+        "requests_in_flight": found.requests,
+        "requests_finished": found.finished,
+        "batches_in_flight": found.batches - found.ended,
+        "batches_ended": found.ended,
+        **{name: dg.MetadataValue.timestamp(moment) for name, moment in moments.items() if moment is not None},
+    }
+
+
+def budget_metadata(platform: Platform, enrichment: Enrichment, partition: str) -> Metadata:
+    """What is spent or reserved so far, of the partition, of today (UTC) and of all enrichments today, and of what."""
+    accounts = enrichment.accounts(partition, platform.clock())
+    rows: list[Row] = []
+    for account, counted in zip(accounts, ("this partition", "today (UTC)", "today, all enrichments"), strict=True):
+        charged, is_limited = platform.ledger.charged(account), account.usd < float("inf")
+        rows.append(
+            {
+                "counted": counted,
+                "spent or reserved": f"${charged:,.4f}",
+                "of a budget of": f"${account.usd:,.2f}" if is_limited else "no limit",
+                "used": f"{charged / account.usd:.1%}" if is_limited else "",
+            }
+        )
+    names = dict.fromkeys(("counted", "spent or reserved", "of a budget of", "used"), "string")
+    return {"budgets": table(rows, **names)}
+
+
+def table(rows: Sequence[Row], **columns: str) -> dg.MetadataValue:
+    """Rows as the UI shows them, under columns with these types."""
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return dg.MetadataValue.table(records=[dg.TableRecord(row) for row in rows], schema=schema)
+
+
+def retried(shards: Sequence[Shard]) -> int:
+    """How many requests were sent again, in all waves after the first."""
+    return sum(shard.requests for shard in shards if shard.wave > 1)
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _usd(amount: float) -> float:
+    return round(amount, 6)
+
+
+def _id(document_id: str) -> str:
+    return document_id if len(document_id) <= _ID_LENGTH else f"{document_id[:_ID_LENGTH]}…"

@@ -366,13 +366,17 @@ class Ledger:
             if asked is None:
                 return None
             for budget in budgets:
-                total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(_within(budget))
-                charged = connection.execute(total).scalar_one()
+                charged = _charged(connection, budget)
                 if charged + asked > budget.usd:
                     return budget, charged, asked
             values = {"charge_usd": shards.c.at_most_usd, "charged_at": self._clock()}
             connection.execute(sa.update(shards).where(new).values(**values))
         return None
+
+    def charged(self, budget: Budget) -> float:
+        """US dollars of a budget that are spent or reserved."""
+        with self._engine.connect() as connection:
+            return _charged(connection, budget)
 
     def spent(
         self,
@@ -454,6 +458,15 @@ class Ledger:
         with self._engine.connect() as connection:
             return [_record(Shard, dict(row)) for row in connection.execute(query).mappings()]
 
+    def turnarounds(self, enrichment: str, *, limit: int) -> list[timedelta]:
+        """How long the batches took whose results came last."""
+        done = (shards.c.enrichment == enrichment) & (shards.c.state == ShardState.COLLECTED)
+        known = shards.c.submitted_at.is_not(None) & shards.c.ended_at.is_not(None)
+        query = sa.select(shards.c.submitted_at, shards.c.ended_at).where(done & known)
+        with self._engine.connect() as connection:
+            latest = connection.execute(query.order_by(shards.c.collected_at.desc()).limit(limit))
+            return [ended - submitted for submitted, ended in latest]
+
     def swept(self, key: str) -> None:
         """The shard's request file is deleted."""
         self._note(key, swept_at=self._clock())
@@ -520,6 +533,11 @@ class Ledger:
 
 def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
     return (table.c.enrichment == enrichment) & (table.c.partition == partition)
+
+
+def _charged(connection: sa.Connection, budget: Budget) -> float:
+    total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(_within(budget))
+    return float(connection.execute(total).scalar_one())
 
 
 def _within(budget: Budget) -> sa.ColumnElement[bool]:

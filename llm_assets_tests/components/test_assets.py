@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -64,13 +65,57 @@ def test_a_partition_that_still_waits_is_not_materialized_and_shows_its_progress
     result = materialize(definitions, instance, DOCUMENTS, BATCHES, *TABLES)
     assert result.success
     assert materialized(result) == {DOCUMENTS, BATCHES}
-    (observed,) = result.get_asset_observation_events()
-    metadata = observed.asset_observation_data.asset_observation.metadata
-    assert metadata["requests_waiting"].value == 42
+    (observed,) = (event.asset_observation_data.asset_observation for event in result.get_asset_observation_events())
+    assert (observed.asset_key, observed.partition) == (BATCHES, DAY)
+    found: dict[str, Any] = {key: value.value for key, value in observed.metadata.items()}
+    assert (found["requests_waiting"], found["requests_in_flight"], found["batches_in_flight"]) == (42, 42, 1)
+    assert found["cancelled_if_not_done_by"] - found["in_flight_since"] == 26 * 3600
+    assert "expected_about" not in found  # nothing has come back yet
     emulator.hold(False)
     result = materialize(definitions, instance, *TABLES)
     assert materialized(result) == set(TABLES)
     assert [check.passed for check in result.get_asset_check_evaluations()] == [True, True, True]
+
+
+def shown(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
+    """The metadata of an asset that a run materialized; of a table its rows."""
+    (event,) = (event for event in result.get_asset_materialization_events() if event.asset_key == key)
+    return {
+        name: [dict(record.data) for record in value.records]
+        if isinstance(value, dg.TableMetadataValue)
+        else value.value
+        for name, value in event.materialization.metadata.items()
+    }
+
+
+def test_what_failed_and_why_the_waves_the_budgets_and_what_answers_say(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.faults(
+        [
+            {"fault": "refusal", "match": "I have watched paint dry"},
+            {"fault": "overloaded", "match": "Boils in two minutes", "times": 1},
+        ]
+    )
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    materialize(definitions, instance, *TABLES)  # one of them is worth sending again
+    sent = shown(materialize(definitions, instance, BATCHES), BATCHES)
+    assert (sent["wave"], sent["requests_retried"], sent["requests_in_flight"]) == (2, 1, 1)
+    assert sent["in_flight_since"] <= sent["expected_about"] < sent["cancelled_if_not_done_by"]
+    counted = {row["counted"]: (row["of a budget of"], row["used"]) for row in sent["budgets"]}
+    assert counted["this partition"] == counted["today (UTC)"] == ("no limit", "")
+    assert counted["today, all enrichments"][0] == "$20.00"  # as llm_assets/defs/spending declares
+
+    result = materialize(definitions, instance, *TABLES)
+    failed, enriched = shown(result, FAILED), shown(result, ENRICHED)
+    reasons = {row["reason"]: (row["count"], row["such as"]) for row in failed["reasons"]}
+    assert reasons == {"refusal": (1, "r-0006"), "empty_document": (1, "r-0035")}
+    assert (failed["failed_refusal"], failed["failed_empty_document"]) == (1, 1)
+    assert [(row["wave"], row["requests"], row["answers"]) for row in enriched["by_wave"]] == [(1, 42, 40), (2, 1, 1)]
+    shares = [value for name, value in enriched.items() if name.startswith("share sentiment=")]
+    assert len(shares) == 3
+    assert sum(shares) == pytest.approx(1, abs=0.001)
+    assert "paint" not in str(failed) + str(enriched)
 
 
 def test_a_day_without_a_file_completes_with_empty_tables(

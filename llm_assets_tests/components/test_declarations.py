@@ -57,6 +57,29 @@ def test_a_good_declaration_gives_the_assets_the_checks_and_the_sensor(tmp_path:
     assert definitions.resolve_schedule_def("topic_nightly_schedule").cron_schedule == "30 2 * * *"
 
 
+def test_assets_are_found_by_owner_kind_and_tag_and_say_what_they_are() -> None:
+    about = {"owners": ["team:reviews"], "tags": {"domain": "shop", "llm_assets/enrichment": "stolen"}}
+    definitions = load(ENRICHMENT | about, DOCUMENTS | about | {"description": "What people wrote."}, PROMPT)
+    graph = definitions.resolve_asset_graph()
+    documents = graph.get(dg.AssetKey(["documents", "reviews"]))
+    assert str(documents.description).startswith("What people wrote.\n\nA row for each document in the files `data/")
+    assert documents.owners == ["team:reviews"]
+    assert (documents.tags["domain"], documents.tags["llm_assets/documents"]) == ("shop", "reviews")
+    for table, kinds in (("batches", {"anthropic", "batch"}), ("enriched", {"anthropic", "parquet", "polars"})):
+        found = graph.get(dg.AssetKey(["topic", table]))
+        assert (found.owners, found.kinds) == (["team:reviews"], kinds)
+        assert {name: value for name, value in found.tags.items() if not name.startswith("dagster/kind/")} == {
+            "domain": "shop",
+            "llm_assets/enrichment": "topic",
+            "llm_assets/documents": "reviews",
+            "llm_assets/provider": "anthropic",
+            "llm_assets/model": "claude-haiku-5-5",
+            "llm_assets/mode": "batch",
+        }
+    for table, other in (("enriched", "failed"), ("failed", "enriched")):
+        assert f"`topic/{other}`" in str(graph.get(dg.AssetKey(["topic", table])).description)
+
+
 CASES = [
     pytest.param(ENRICHMENT | {"documents": "revews"}, DOCUMENTS, PROMPT, "there are: reviews", id="unknown-documents"),
     pytest.param(ENRICHMENT | {"provider": "antropic"}, DOCUMENTS, PROMPT, "anthropic", id="misspelt-provider"),
