@@ -31,6 +31,7 @@ from rich.text import Text
 from llm_assets import console
 from llm_assets.corpus import slice_file
 from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
+from llm_assets.erasure import Erasure, erase, find
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, count_some, outlook
@@ -232,7 +233,7 @@ def reconcile(
             "what is open"
         )
         raise typer.Exit(_MISUSED)
-    operator = f"{getpass.getuser()}@{socket.gethostname()}"
+    operator = _operator()
     others, claims = [], []
     with _errors_exit(_FAILED), _looking() as platform:
         if platform:
@@ -252,6 +253,51 @@ def reconcile(
         out.print(console.claims_table(claims))
     else:
         out.print("No claim is open: the provider has, or has not, all that the ledger says.", markup=False)
+
+
+@app.command()
+def forget(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="The documents.", show_default=False)] = None,
+    ids_file: Annotated[
+        Path | None, typer.Option(help="A file with an id a line.", exists=True, dir_okay=False)
+    ] = None,
+    documents: Annotated[
+        str | None, typer.Option(help="Only of this table of documents, and what is made of it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it, only what would be is shown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase documents everywhere, by id: texts, requests, answers, failures, and what was made of them.
+
+    The files that documents were read from are yours: take them out there first, or the next reading brings them back.
+    """
+    wanted = {*(ids or []), *(ids_file.read_text(encoding="utf-8").splitlines() if ids_file else [])} - {""}
+    if not wanted:
+        _complain("name the documents by their ids, or a file with an id a line (--ids-file)")
+        raise typer.Exit(_MISUSED)
+    with _errors_exit(_MISUSED), _console(stderr=True).status("Loading definitions"):
+        from llm_assets.foreground import declared_lineage  # loads Dagster: two seconds
+
+        lineage = declared_lineage()
+        if documents and documents not in lineage.documents:
+            _complain(f"no documents are called {documents!r}; there are: {', '.join(sorted(lineage.documents))}")
+            raise typer.Exit(_MISUSED)
+    found = Erasure()
+    with _errors_exit(_FAILED), _looking() as platform:
+        if platform and yes:
+            found = erase(platform, wanted, lineage, documents, operator=_operator())
+        elif platform:
+            found = find(platform, wanted, lineage, documents)
+    if as_json:
+        _print_json({"erased": yes, **_erasure_json(found)})
+        return
+    out = _console()
+    if found.is_empty:
+        out.print("No table and no file holds anything of these documents.", markup=False)
+        return
+    out.print(console.titled("Erased" if yes else "To be erased", console.erasure_table(found)))
+    for line in console.erasure_lines(found, done=yes):
+        out.print(line)
 
 
 @app.command()
@@ -461,6 +507,19 @@ def _complain(message: str) -> None:
 def _print_json(document: object) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()  # what goes on afterwards may take hours
+
+
+def _operator() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _erasure_json(found: Erasure) -> dict[str, Any]:
+    return {
+        "rows": [{"of": name, "held": holds, "rows": count} for (holds, name), count in sorted(found.rows.items())],
+        "files": [{"of": name, "held": holds, "files": count} for (holds, name), count in sorted(found.files.items())],
+        "in_flight": [asdict(each) for each in found.in_flight],
+        "batches_at_providers": dict(found.at_providers),
+    }
 
 
 def _outcome_json(done: Outcome) -> dict[str, Any]:

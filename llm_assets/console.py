@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from llm_assets.erasure import Erasure
 from llm_assets.preview import Answered, Outlook
 from llm_assets.prices import in_dollars
 from llm_assets.reconciliation import OpenClaim, OtherAccount
@@ -176,6 +177,34 @@ def claims_table(claims: Sequence[OpenClaim]) -> Table:
         if not claim.candidates:
             found.add_row(*facts, Text("none", "yellow"), claim.problem or shard.message)
     return found
+
+
+def erasure_table(found: Erasure) -> Table:
+    """A row for each enrichment or table of documents and what holds something of them there."""
+    shown = table()
+    shown.add_column("of", no_wrap=True)
+    shown.add_column("held as", no_wrap=True)
+    shown.add_column("rows", justify="right")
+    shown.add_column("files", justify="right")
+    counts = {(name, holds): (number(rows), "") for (holds, name), rows in found.rows.items()}
+    counts |= {(name, holds): ("", number(files)) for (holds, name), files in found.files.items()}
+    for (name, holds), count in sorted(counts.items()):
+        shown.add_row(name, holds, *count)
+    return shown
+
+
+def erasure_lines(found: Erasure, *, done: bool) -> list[Text]:
+    """What is in the way, what is elsewhere, and what to do next."""
+    lines = [
+        Text(f"In the way: batch {each.batch_id or each.key} of {each.enrichment} {each.partition} is in flight", "red")
+        for each in found.in_flight
+    ]
+    lines += [
+        Text(f"{provider} may still keep {count:,} batches that asked about them, for 30 days at most", "yellow")
+        for provider, count in sorted(found.at_providers.items())
+    ]
+    lines.append(Text("The files that documents were read from are yours: take them out there too", "yellow"))
+    return lines if done else [*lines, Text("Nothing was changed; --yes erases")]
 
 
 def empty_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:

@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 import dagster as dg
 
 from llm_assets import errors
+from llm_assets.components.derived import MADE
 from llm_assets.components.documents import NO_FILE
 from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
+from llm_assets.components.evaluation import COMPARED
 from llm_assets.definitions import defs
 from llm_assets.enrichment import Enrichment
+from llm_assets.erasure import Lineage
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
@@ -78,6 +81,13 @@ def find_target(enrichment: str, partition: str) -> Target:
         dynamic=str(partitions.name) if isinstance(partitions, dg.DynamicPartitionsDefinition) else "",
         declared=DECLARED[enrichment],
     )
+
+
+def declared_lineage() -> Lineage:
+    """Which documents are asked about, compared, and made of others, in this deployment."""
+    _load()
+    asked = {name: declared.documents for name, declared in DECLARED.items()}
+    return Lineage(asked, dict(COMPARED), dict(MADE))
 
 
 def _load() -> dg.Definitions:

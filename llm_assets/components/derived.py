@@ -21,12 +21,15 @@ from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.derived import ITEM, MISSING, PARENT, PART, PARTS, Derivation, with_texts
 from llm_assets.documents import read_documents
+from llm_assets.erasure import Made
 from llm_assets.errors import DeclarationError, DocumentsError, StoreError
 from llm_assets.parquet import write_slices
 from llm_assets.records import DOCUMENT_ID, TEXT
 from llm_assets.store import DAMAGE, Store
 
 TABLES = ("enriched", "failed")
+# What this process has loaded, by name: for commands that act without materializing anything.
+MADE: dict[str, Made] = {}
 _GROUP_ROWS = 20_000
 
 
@@ -119,6 +122,7 @@ class DerivedDocuments(DocumentsComponent):
 def derived_asset(derivation: Derivation, upstream: Upstream, about: About | None = None) -> dg.AssetsDefinition:
     """The asset of a table of documents that is made of another; it follows that one by itself."""
     about, made_of = about or About(), upstream.key.to_user_string()
+    MADE[derivation.name] = Made(upstream.documents, upstream.enrichment, upstream.table, derivation.group_by)
 
     @dg.asset(
         key=documents_key(derivation.name),

@@ -18,6 +18,8 @@ from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, Shard
 
 EVALUATION_TAG = "llm_assets/evaluation"
+# The documents that are compared, by the evaluation's name, of what this process has loaded.
+COMPARED: dict[str, str] = {}
 _TOKENS = ("input_tokens", "output_tokens")
 
 
@@ -89,6 +91,7 @@ class Compared:
 def evaluation_definitions(compared: Compared, about: About | None = None) -> dg.Definitions:
     """The asset `<name>/comparison` with its check. It follows the enrichments by itself."""
     about = about or About()
+    COMPARED[compared.name] = compared.documents
     key = dg.AssetKey([compared.name, "comparison"])
     tables = [asset_key(name, table) for name in compared.cells.values() for table in ("enriched", "failed")]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -145,6 +145,30 @@ class Ledger:
         with self._engine.begin() as connection:
             done = {"pending": 0, "held": "", "not_before": None, "published_at": self._clock()}
             if connection.execute(sa.update(plans).where(_current(plan)).values(**done)).rowcount != 1:
+                raise PlanConflict(_conflict(plan))
+            yield
+
+    def take_back(self, plan: Plan, keys: Sequence[str], *, pending: int) -> Plan:
+        """Take back shards that are planned and not sent: so many requests are due in another wave. Returns the plan.
+
+        Raises PlanConflict when one of them is no longer just planned, or the plan no longer current.
+        """
+        with self._engine.begin() as connection:
+            self._withdraw(connection, plan, keys)
+            self._replace_plan(connection, replace(plan, pending=pending), plan)
+        return replace(plan, pending=pending)
+
+    @contextmanager
+    def rewriting(self, plan: Plan, current: Plan) -> Iterator[None]:
+        """Inside, tables of the current plan are replaced in the store; at the end `plan` is the current one.
+
+        Nobody else can plan or publish the partition meanwhile. Raises PlanConflict, before anything is in place, when
+        somebody did since `current` was read.
+        """
+        same = plans.c.published_at.is_not_distinct_from(sa.literal(current.published_at, UtcDateTime))
+        with self._engine.begin() as connection:
+            changed = connection.execute(sa.update(plans).where(_current(current) & same).values(**_values(plan)))
+            if changed.rowcount != 1:
                 raise PlanConflict(_conflict(plan))
             yield
 

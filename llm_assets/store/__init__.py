@@ -18,6 +18,7 @@ and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,12 +28,15 @@ import polars as pl
 
 from llm_assets.errors import StoreError
 from llm_assets.records import Shard
+from llm_assets.store.contents import Kept, kept
 from llm_assets.store.files import Entry, Files
 from llm_assets.store.folder import Folder
 
 # What polars raises over a table that is damaged or changed while it is read. Its panics are no `Exception`s.
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
+# Small enough that a part of a partition's results is read without the others (history.parts_of).
+_SIFTED_GROUP_ROWS = 5_000
 # File systems take 255 bytes, and a table that is being written is called `.<segment>.parquet.<8 characters>`.
 _SEGMENT_BYTES_MAX = 255 - len("..parquet.12345678")
 
@@ -101,6 +105,12 @@ class Store:
             if path.match("wave-*/*.json*"):
                 yield path.name.partition(".")[0], entry
 
+    def contents(self) -> Iterator[Kept]:
+        """All files that hold something of documents, with what they hold of whom."""
+        for entry in self.files.listed(""):
+            if (found := kept(entry)) is not None:
+                yield found
+
     def tidy(self, enrichment: str, partition: str, documents: str, until: datetime) -> Iterator[str]:
         """Delete what processes that were killed before `until` have left: scratch folders, and files that did not
         take their places. Yields what could not be deleted, and why.
@@ -114,6 +124,22 @@ class Store:
         return self.files.tidy(folders, until)
 
     # -- tables
+
+    @contextmanager
+    def sifting(self, table: Kept, condition: pl.Expr, target: str | None = None) -> Iterator[None]:
+        """The rows of a table that meet a condition take its place, or that of `target`, when the block ends.
+
+        Raises StoreError, and changes nothing, when the table is damaged or was replaced meanwhile.
+        """
+        with self.files.writing(target or table.path) as temporary:
+            try:
+                rows = self.scan(table.path).filter(condition)
+                rows.sink_parquet(temporary, compression="zstd", row_group_size=_SIFTED_GROUP_ROWS)
+            except DAMAGE as error:
+                raise self._unreadable(table.path) from error
+            yield
+            if self.files.modified(table.path) != table.modified:
+                raise StoreError(f"{table.path} was replaced while it was read, and is as it was: try again")
 
     def write(self, path: str, frame: pl.DataFrame, *, group_rows: int | None = None) -> None:
         """Write a table, whole or not at all; in row groups of so many rows, or of polars' choice."""

@@ -100,6 +100,11 @@ class Bucket:
             return False
         return True
 
+    def modified(self, path: str) -> datetime | None:
+        """When the object was, as its folder's list says: asked by itself it tells whole seconds only."""
+        folder = str(PurePosixPath(path).parent)
+        return next((entry.modified for entry in self._entries(folder) if entry.path == path), None)
+
     @contextmanager
     def reading(self, path: str) -> Iterator[Path]:
         """A copy of the object."""

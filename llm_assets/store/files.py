@@ -35,6 +35,9 @@ class Files(Protocol):
     def exists(self, path: str) -> bool:
         """Whether a file is there, which is to say: whether it is there whole."""
 
+    def modified(self, path: str) -> datetime | None:
+        """When a file was last written (UTC), as `listed` says it; None where there is none."""
+
     def reading(self, path: str) -> AbstractContextManager[Path]:
         """The file on this machine's disk, under its own name, until the block ends."""
 

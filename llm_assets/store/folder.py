@@ -41,6 +41,11 @@ class Folder:
         """Whether the file is there."""
         return (self._root / path).is_file()
 
+    def modified(self, path: str) -> datetime | None:
+        """When the file was."""
+        file = self._root / path
+        return _modified(file) if file.is_file() else None
+
     @contextmanager
     def reading(self, path: str) -> Iterator[Path]:
         """The file itself."""
