@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.about import About
 from llm_assets.components.automation import following_all
 from llm_assets.components.documents import declared_in, find_documents
 from llm_assets.components.enrichment import asset_key, find_enrichment
-from llm_assets.components.evaluation import EVALUATION_TAG, emulated_by, published_by_all, shards_of
+from llm_assets.components.evaluation import COMPARED, EVALUATION_TAG, emulated_by, published_by_all, shards_of
 from llm_assets.components.metadata import Metadata, emulator_mark
 from llm_assets.components.paired import PairedAnswers, Pairs
 from llm_assets.components.resources import PlatformResource, tag_process
@@ -29,7 +30,7 @@ class JudgeOf(dg.Model, dg.Resolvable):
     title: str | None = None
 
 
-class Judgement(dg.Component, dg.Model, dg.Resolvable):
+class Judgement(dg.Component, About):
     """Counts which of two answers judges prefer: each pair is asked in both orders, and preferred twice is a win.
 
     `judges` are enrichments over tables of `PairedAnswers`; their field `verdict` says `first`, `second`, or anything
@@ -41,15 +42,13 @@ class Judgement(dg.Component, dg.Model, dg.Resolvable):
     judges: Sequence[JudgeOf]
     verdict: str
     label: str | None = None
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `<name>/comparison`, against the judges and pairs that are declared."""
         source = str(declared_in(context) / "defs.yaml")
         DeclarationError.raise_for(source, self._name_problems())
         judges = {judge.title or judge.enrichment: self._judge(context, judge, source) for judge in self.judges}
-        return judgement_definitions(Judged(self.name, self.verdict, self.label, judges), self.description, self.owners)
+        return judgement_definitions(Judged(self.name, self.verdict, self.label, judges), self.about)
 
     def _name_problems(self) -> Iterator[str]:
         if not self.judges:
@@ -110,8 +109,10 @@ class Judged:
     judges: Mapping[str, Judge]
 
 
-def judgement_definitions(judged: Judged, description: str | None = None, owners: Sequence[str] = ()) -> dg.Definitions:
+def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Definitions:
     """The asset `<name>/comparison`. It follows the judges by itself."""
+    about = about or About()
+    COMPARED[judged.name] = next(iter(judged.judges.values())).pairs.documents
     names = dict.fromkeys(judge.enrichment for judge in judged.judges.values())
     tables = [asset_key(name, table) for name in names for table in ("enriched", "failed")]
     sides = {f"`{judge.pairs.one}` and `{judge.pairs.other}`" for judge in judged.judges.values()}
@@ -120,11 +121,15 @@ def judgement_definitions(judged: Judged, description: str | None = None, owners
         key=dg.AssetKey([judged.name, "comparison"]),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
         automation_condition=following_all(),
-        description=description or f"Which of {', '.join(sorted(sides))} is preferred by {', '.join(judged.judges)}.",
+        description=about.text(
+            f"Which of {', '.join(sorted(sides))} is preferred by {', '.join(judged.judges)}.",
+            "Each pair is judged in both orders; preferred twice is a win. The page says who wins, what is more than "
+            "chance, and whether a judge prefers what stands first. It follows the judges by itself.",
+        ),
         kinds={"parquet", "altair"},
         group_name=judged.name,
-        owners=owners,
-        tags={EVALUATION_TAG: judged.name},
+        owners=about.owners,
+        tags={**about.tags, EVALUATION_TAG: judged.name},
     )
     def comparison(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
+from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
+from llm_assets.components.derived import MADE
 from llm_assets.components.documents import (
     COLUMNS,
     DocumentsComponent,
@@ -18,6 +20,7 @@ from llm_assets.components.documents import (
 from llm_assets.components.enrichment import asset_key, find_enrichment
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
+from llm_assets.erasure import Made
 from llm_assets.errors import DeclarationError, DocumentsError, StoreError
 from llm_assets.pairing import FIRST, ORDER, PAIR_SCHEMA, PARENT, SECOND, in_both_orders, paired
 from llm_assets.records import DOCUMENT_ID, TEXT
@@ -73,8 +76,6 @@ class PairedAnswers(DocumentsComponent):
     enrichments: Sequence[str]
     answer: str
     columns: Sequence[str] = ()
-    description: str | None = None
-    owners: Sequence[str] = ()
 
     def documents_table(
         self, context: dg.ComponentLoadContext, source: str, within: Sequence[str] = ()
@@ -89,7 +90,7 @@ class PairedAnswers(DocumentsComponent):
         """The asset `documents/<name>`."""
         source = str(declared_in(context) / "defs.yaml")
         table = self.documents_table(context, source, (self.name,))
-        return dg.Definitions(assets=[pairs_asset(self.pairs(), table, self.description, self.owners)])
+        return dg.Definitions(assets=[pairs_asset(self.pairs(), table, self.about)])
 
     def pairs(self) -> Pairs:
         """What this declares. Only for what `documents_table` lets pass."""
@@ -119,20 +120,25 @@ class PairedAnswers(DocumentsComponent):
                 yield f"columns names {name!r}, which pairs have already; leave it out"
 
 
-def pairs_asset(
-    pairs: Pairs, table: DocumentsTable, description: str | None = None, owners: Sequence[str] = ()
-) -> dg.AssetsDefinition:
+def pairs_asset(pairs: Pairs, table: DocumentsTable, about: About | None = None) -> dg.AssetsDefinition:
     """The asset of a table of pairs; it follows both enrichments by itself."""
+    about = about or About()
+    MADE[pairs.name] = Made(pairs.documents, None, "", None)
 
     @dg.asset(
         key=documents_key(pairs.name),
         deps=[asset_key(name, "enriched") for name in (pairs.one, pairs.other)],
         partitions_def=table.partitions,
         automation_condition=following(),
-        description=description or f"What `{pairs.one}` and `{pairs.other}` answer, in both orders.",
+        description=about.text(
+            f"What `{pairs.one}` and `{pairs.other}` answer to the same documents, for a judge.",
+            f"Two rows for each pair of answers that differ: `{FIRST}` and `{SECOND}` as declared, and swapped. A "
+            "partition follows by itself when both have published it.",
+        ),
         kinds={"parquet", "polars"},
         group_name="documents",
-        owners=owners,
+        owners=about.owners,
+        tags=documents_tags(pairs.name, about),
         metadata={
             "dagster/column_schema": column_schema(table.schema, COLUMNS | _COLUMNS),
             "dagster/column_lineage": _lineage(pairs),

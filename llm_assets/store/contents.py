@@ -50,7 +50,7 @@ _NAMES = {
     Holds.RESULTS: rf"{_SHARD}\.(?:[^/]+\.)?results\.parquet",
     Holds.JOURNAL: rf"{_SHARD}\.answers\.jsonl(?:/[^/]+)?",
     Holds.REQUEST_FILE: rf"{_SHARD}\.jsonl?",
-    Holds.COMPARED: r"evaluations/(?P<name>[^/]+)/(?:answers|accepted)\.parquet",
+    Holds.COMPARED: r"evaluations/(?P<name>[^/]+)/(?:answers|accepted|verdicts)\.parquet",
 }
 _PATTERNS = {holds: re.compile(pattern) for holds, pattern in _NAMES.items()}
 

@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from llm_assets.components.resources import PlatformResource
 from llm_assets.definitions import defs
+from llm_assets.erasure import erase
+from llm_assets.foreground import declared_lineage
 from llm_assets.store import Store
 from llm_assets_tests.components import projects
 from llm_assets_tests.components.projects import causes, failure_of, materialize
@@ -39,6 +43,10 @@ def load(
     }
     text = PROMPT.replace("{{ product }}: ", "")
     return projects.load(declared, {"topic": text, "judge": "user:\n{{ text }} {{ first }} {{ second }}"})
+
+
+def verdicts_of(store: Store) -> str:
+    return store.evaluation("summary_judgement", "verdicts.parquet")
 
 
 def test_pairs_load_with_their_lineage() -> None:
@@ -114,13 +122,20 @@ def test_summaries_are_judged_in_both_orders_and_every_document_is_accounted_for
     assert metadata["verdicts missing: refusal"] == 1
     assert "emulator" in metadata
     store = Store(tmp_path / "store")
-    verdicts = store.scan(store.evaluation("summary_judgement", "verdicts.parquet")).collect()
+    verdicts = store.scan(verdicts_of(store)).collect()
     (row,) = store.scan(store.evaluation("summary_judgement", "scores.parquet")).collect().iter_rows(named=True)
     assert verdicts.height == row["documents"] == 5
     assert row["unjudged_count"] == 1
     assert row["unanswered_count"] == 1  # the empty document
     assert row["one_count"] + row["other_count"] + row["disagreed_count"] + row["same_count"] == 3
     assert Path(str(metadata["page"])).read_text().startswith("<!doctype html>")
+
+    (document, *_) = verdicts["document_id"]
+    with PlatformResource(root=str(tmp_path / "store")).platform() as platform:
+        erase(platform, [document], declared_lineage(), operator="ann@host")
+    left = [store.scan(path).collect() for path in (store.documents("summary_pairs", DAY), verdicts_of(store))]
+    assert left[0].filter(pl.col("parent_id") == document).is_empty()
+    assert left[1]["document_id"].to_list() == verdicts["document_id"].to_list()[1:]
 
 
 def test_without_anything_published_it_says_what_is_missing(emulated: dg.DagsterInstance) -> None:
