@@ -22,7 +22,7 @@ from llm_assets.errors import PlanConflict
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
-from llm_assets.prices import in_dollars
+from llm_assets.prices import encoded, in_dollars
 from llm_assets.records import (
     Amendment,
     FailureKind,
@@ -94,14 +94,14 @@ def _plan(
     rounds = current.rounds if current else 1
     if retry_failed and _has_failed(platform, enrichment, partition, rounds):
         rounds += 1
-    elif current is not None and inputs and current.inputs == inputs and _is_done(platform, current):
+    elif current is not None and inputs and current.inputs == inputs and _is_done(platform, enrichment, current):
         return current  # every document has its outcome, and nothing has changed since
     is_new = current is None or current.inputs != inputs
     draft = _draft(platform, enrichment, partition, current, rounds, is_new)
     if inputs != _inputs(platform, enrichment, partition):
         inputs = ""  # the documents were replaced while they were read: whose plan this is, nobody can say
     plan = draft.plan(current, rounds, inputs)
-    unsent = _unsent(platform, current, all_of_them=plan.digest != current.digest) if current else []
+    unsent = _unsent(platform, enrichment, current, all_of_them=plan.digest != current.digest) if current else []
     if unsent:
         draft.discard()
         draft = _draft(
@@ -123,9 +123,9 @@ def _plan(
     return plan
 
 
-def _is_done(platform: Platform, plan: Plan) -> bool:
+def _is_done(platform: Platform, enrichment: Enrichment, plan: Plan) -> bool:
     """Whether a plan is published, and nothing of an earlier one has come back that is to be taken back."""
-    return plan.published_at is not None and not _unsent(platform, plan, all_of_them=False)
+    return plan.published_at is not None and not _unsent(platform, enrichment, plan, all_of_them=False)
 
 
 def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
@@ -136,20 +136,28 @@ def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, roun
     return not standings.filter(failed).is_empty()
 
 
-def _unsent(platform: Platform, plan: Plan, *, all_of_them: bool) -> list[Shard]:
+def _unsent(platform: Platform, enrichment: Enrichment, plan: Plan, *, all_of_them: bool) -> list[Shard]:
     """The shards that were planned, never sent, and are to be taken back.
 
     When the plan changes, they hold requests that may not be wanted any more, and so do those of an earlier plan, which
-    were with the provider when it changed and came back. Others whose file is lost can never be sent: their requests go
-    into new ones.
+    were with the provider when it changed and came back. Others whose file is lost can never be sent, and those that
+    were planned at another price would cost what no budget was asked for: their requests go into new ones.
     """
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     planned = [shard for shard in shards if shard.state is ShardState.PLANNED]
     return [
         shard
         for shard in planned
-        if all_of_them or not shard.is_of(plan) or not platform.store.files.exists(platform.request_file(shard))
+        if all_of_them
+        or not shard.is_of(plan)
+        or _costs_otherwise(platform, enrichment, shard)
+        or not platform.store.files.exists(platform.request_file(shard))
     ]
+
+
+def _costs_otherwise(platform: Platform, enrichment: Enrichment, shard: Shard) -> bool:
+    """Whether what is declared now has another price than a shard was planned at; an older release kept none."""
+    return shard.rates not in ("", encoded(enrichment.price_at(platform.clock(), shard.mode)))
 
 
 def _draft(

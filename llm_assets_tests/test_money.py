@@ -376,6 +376,19 @@ def test_what_is_declared_after_a_batch_was_sent_does_not_change_what_it_cost(
     assert empty.ledger.spent(enrichment.name).cost_usd == pytest.approx(right)
 
 
+@pytest.mark.parametrize("usd", [pytest.param(500, id="declared too dear"), pytest.param(0.0001, id="too cheap")])
+def test_a_price_that_is_mended_before_a_batch_is_sent_is_what_it_costs(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment, usd: float
+) -> None:
+    wrong = declared_price({"batch": {"input": usd, "output": usd}})
+    write_documents(empty, TEXTS)
+    plan_partition(empty, replace(enrichment, price=wrong, partition_budget_usd=1), P)
+    assert not submit(empty, replace(enrichment, partition_budget_usd=1)).held
+    finish(empty, enrichment)
+    assert billed(emulator) == len(TEXTS)
+    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+
+
 def test_what_another_day_had_the_answer_to_is_told_as_saved(
     empty: Platform, emulator: Emulator, enrichment: Enrichment
 ) -> None:
