@@ -284,6 +284,20 @@ def test_a_new_day_has_a_new_budget(empty: Platform, time: Time, enrichment: Enr
     assert not submit(empty, replace(daily, day_budget_usd=most * 1.5), LATER).held
 
 
+def test_what_is_sent_a_day_later_counts_in_that_days_budget(
+    empty: Platform, time: Time, enrichment: Enrichment
+) -> None:
+    for name in (P, LATER):
+        write_documents(empty, [f"{name}: {text}" for text in TEXTS], name)
+    daily = replace(enrichment, day_budget_usd=plan_most(empty, enrichment) * 1.5)
+    assert not plan_partition(empty, daily, P).held  # and its run ends before it sends
+    time.passes(days=1)
+    assert not submit(empty, daily, P).held
+    assert "or wait until tomorrow" in submit(empty, daily, LATER).held
+    finish(empty, daily, P)
+    assert enriched(empty, daily, P).height == len(TEXTS)
+
+
 def plan_most(platform: Platform, enrichment: Enrichment) -> float:
     """The most that a partition may cost, without a trace of the question."""
     plan_partition(platform, replace(enrichment, name="other"), P)

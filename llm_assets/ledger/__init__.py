@@ -378,11 +378,14 @@ class Ledger:
     def reserve(self, enrichment: str, partition: str, budgets: Sequence[Budget]) -> tuple[Budget, float, float] | None:
         """Charge the most that the planned shards of a partition may cost to the budgets: all of them, or none.
 
+        Where a budget is a day's, what was charged on an earlier day and was not sent is charged anew, to this one.
         Returns None when that is done, else the first budget without room, what it has spent and reserved by now, and
         what was asked of it.
         """
         planned = _of(shards, enrichment, partition) & (shards.c.state == ShardState.PLANNED)
-        new = planned & shards.c.charged_at.is_(None)
+        uncharged = shards.c.charged_at.is_(None)
+        days = [budget.since for budget in budgets if budget.since]
+        new = planned & ((uncharged | (shards.c.charged_at < max(days))) if days else uncharged)
         with self._engine.begin() as connection:
             # One at a time: two partitions that are each within a budget may not be so together.
             connection.execute(sa.select(ledger).with_for_update())
@@ -390,7 +393,7 @@ class Ledger:
             if asked is None:
                 return None
             for budget in budgets:
-                charged = _charged(connection, budget)
+                charged = _charged(connection, _within(budget) & ~new)
                 if charged + asked > budget.usd:
                     return budget, charged, asked
             values = {"charge_usd": shards.c.at_most_usd, "charged_at": self._clock()}
@@ -400,7 +403,7 @@ class Ledger:
     def charged(self, budget: Budget) -> float:
         """US dollars of a budget that are spent or reserved."""
         with self._engine.connect() as connection:
-            return _charged(connection, budget)
+            return _charged(connection, _within(budget))
 
     def spent(
         self,
@@ -559,8 +562,8 @@ def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bo
     return (table.c.enrichment == enrichment) & (table.c.partition == partition)
 
 
-def _charged(connection: sa.Connection, budget: Budget) -> float:
-    total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(_within(budget))
+def _charged(connection: sa.Connection, which: sa.ColumnElement[bool]) -> float:
+    total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(which)
     return float(connection.execute(total).scalar_one())
 
 
