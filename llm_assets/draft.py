@@ -23,7 +23,7 @@ from llm_assets.forecast import Estimate, Forecast, caching_pays, estimate_from,
 from llm_assets.parquet import SliceWriter
 from llm_assets.platform import Platform
 from llm_assets.prices import encoded
-from llm_assets.records import REQUESTS_SCHEMA, Amendment, Fingerprint, Mode, Plan, Shard, ShardState
+from llm_assets.records import REQUESTS_SCHEMA, Amendment, Fingerprint, Mode, Plan, Shard, ShardState, Spent
 from llm_assets.requests import Renderer
 from llm_assets.reuse import Answers
 from llm_assets.shards import Packer, limits_for
@@ -253,20 +253,21 @@ def document_slices(platform: Platform, enrichment: Enrichment, partition: str) 
 
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
     """What the next requests of an enrichment will use, by its own of the last weeks."""
-    since = platform.clock() - _EVIDENCE_AGE
-    history = platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
-    return estimate_from(history, enrichment.max_tokens)
+    return estimate_from(_history(platform, enrichment), enrichment.max_tokens)
 
 
 def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
     """Whether the next requests of an enrichment are marked for the provider's prompt cache."""
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-    history = platform.ledger.spent(
-        enrichment.name, model_name=enrichment.model_name, since=platform.clock() - _EVIDENCE_AGE
-    )
     tokens_min = dialect.cache_tokens_min(enrichment.model_name)
     declared = enrichment.prompt_cache and "prompt_cache_key" not in enrichment.params
-    return declared and caching_pays(enrichment.shared_prefix, tokens_min, history)
+    return declared and caching_pays(enrichment.shared_prefix, tokens_min, _history(platform, enrichment))
+
+
+def _history(platform: Platform, enrichment: Enrichment) -> Spent:
+    """What the enrichment's requests to this model have used lately."""
+    since = platform.clock() - _EVIDENCE_AGE
+    return platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
 
 
 def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:

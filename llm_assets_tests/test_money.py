@@ -11,6 +11,7 @@ import pytest
 from genai_prices import Usage, calc_price
 
 from llm_assets.collection import collect_partition
+from llm_assets.draft import estimate_requests
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
@@ -436,6 +437,16 @@ def test_the_forecast_is_near_after_one_partition(empty: Platform, enrichment: E
     actual = empty.ledger.spent(enrichment.name, LATER).cost_usd
     assert after > 0
     assert shard.expected_usd == pytest.approx(actual, rel=0.05)
+
+
+def test_a_forecast_is_judged_by_what_this_model_used_lately(
+    empty: Platform, time: Time, enrichment: Enrichment
+) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    assert estimate_requests(empty, enrichment).evidence == len(TEXTS)
+    assert estimate_requests(empty, replace(enrichment, model_name=OTHERS[enrichment.provider])).evidence == 0
+    time.passes(days=91)
+    assert estimate_requests(empty, enrichment).evidence == 0
 
 
 def test_a_preview_foretells_what_is_planned(
