@@ -138,7 +138,7 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
         "tokens out, about": number(expected.output_tokens),
         "cost, about": in_dollars(expected.usd),
         "with retries, about": in_dollars(expected.usd * ahead.retries),
-        "at most": in_dollars(expected.at_most_usd),
+        "at most, without retries": in_dollars(expected.at_most_usd),
         "in real time, about": in_dollars(expected.standard_usd),
         "judged by": _judged_by(ahead),
     }

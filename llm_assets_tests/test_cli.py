@@ -299,6 +299,7 @@ def test_a_preview_leaves_out_what_is_answered(here: Shell, ran: subprocess.Comp
     shown = " ".join(done.stdout.split())
     assert "requests to send 0 answered or waiting already 42" in shown
     assert "cannot be asked 1" in shown
+    assert "at most, without retries $0.00" in shown
     assert "judged by 4" in shown  # earlier requests: those that were billed
 
 
