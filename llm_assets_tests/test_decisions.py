@@ -153,6 +153,8 @@ def test_an_abandoned_shard_fails_its_documents_and_sends_nothing(
     key = lose(platform, enrichment, emulator, "dropped_before_store")
     decide(platform, key, Decision.ABANDON, batch_id=None, operator=BY)
     assert [row[1:] for row in platform.ledger.decisions(key)] == [("abandon", None, BY)]
+    shard = platform.ledger.shard(key)
+    assert shard.charge_usd == shard.at_most_usd > 0  # nobody knows whether it was paid for
     finish(platform, enrichment)
     assert set(reasons(platform, enrichment).values()) == {Reason.ABANDONED}
     assert emulator.accounting()["requests"] == 0
