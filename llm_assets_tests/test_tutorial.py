@@ -1,4 +1,4 @@
-"""The tutorial, word for word, in a copy of the project; and what `dg scaffold` refuses."""
+"""The tutorial and the walk, word for word, in a copy of the project; and what `dg scaffold` refuses."""
 
 import os
 import re
@@ -45,6 +45,23 @@ def test_the_tutorial_leads_from_a_file_to_answers(copy: Path) -> None:
     assert "All definitions loaded successfully." in done.stdout
     answers = dict(re.findall(r"│ (T-\d) +┆ \w+ +┆ (\w+) +│", done.stdout))
     assert answers == {"T-1": "negative", "T-2": "positive", "T-3": "neutral"}
+
+
+def test_the_walk_leads_from_a_file_on_s3_to_answers_on_s3_in_under_ten_commands(copy: Path) -> None:
+    page = (ROOT / "docs" / "walk.md").read_text()
+    steps = re.findall(r"^\*\*(\d+)\.\*\*", page, flags=re.MULTILINE)
+    assert [int(step) for step in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) == len(re.findall(r"^```\w*\n.*?^```$", page, flags=re.MULTILINE | re.DOTALL)) < 10
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *blocks])
+    script = script.replace("8089", str(free_port(0))).replace("8333", str(free_port(0)))
+
+    done = shell(script, copy)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = dict(re.findall(r"│ (T-\d) +┆ \w+ +┆ (\w+) +│", done.stdout))
+    assert answers.keys() == {"T-1", "T-2", "T-3"}
+    assert set(answers.values()) <= {"quality", "price", "delivery", "service", "other"}
 
 
 @pytest.mark.parametrize(
