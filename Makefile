@@ -8,7 +8,7 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench month chaos check model clean
+.PHONY: help demo dev test bench month chaos cluster check model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
@@ -33,10 +33,13 @@ month: $(ENVIRONMENT) ## What a month of a daily snapshot costs, beside a script
 chaos: $(ENVIRONMENT) ## Faults, kills and double runs at random: nothing lost, nothing paid twice
 	$(BIN)/python -m chaos
 
+cluster: $(ENVIRONMENT) ## A backfill over hosts that die and lose their database; needs root: sudo make cluster
+	$(BIN)/python -m cluster
+
 check: $(ENVIRONMENT) ## Style, types, layers: seconds, no tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy llm_assets llm_assets_tests bench chaos
+	$(BIN)/mypy llm_assets llm_assets_tests bench chaos cluster
 	$(BIN)/lint-imports
 
 model: ## Try again to install the demo's local language model

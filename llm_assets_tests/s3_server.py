@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from llm_assets_tests.ports import free_port
 
 _PORTS = [f"{role}.port{kind}" for role in ("s3", "filer", "master", "volume") for kind in ("", ".grpc")]
-_QUIET = ["-s3", "-s3.config=s3.json", "-dir=data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"]
+_QUIET = ["-s3", "-s3.config=s3.json", "-dir=data", "-master.telemetry=false"]
 _QUIET += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-volume.max=50"]
 _START_SECONDS_MAX = 60
 BUCKET = "tables"
@@ -34,24 +34,28 @@ STRANGER = {"AWS_ACCESS_KEY_ID": "stranger", "AWS_SECRET_ACCESS_KEY": "stranger-
 
 
 class S3Server:
-    """A server that starts with the block. Who asks it needs `environment`, or other keys than OWNER's in it."""
+    """A server that starts with the block. Who asks it needs `environment`, or other keys than OWNER's in it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute()
+    `network` stands before its command, where it is to run in another network than this process.
+    """
+
+    def __init__(self, folder: Path, address: str = "127.0.0.1", network: Sequence[str] = ()) -> None:
+        self._folder, self._address, self._network = folder.absolute(), address, network
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
         ports = {name: free_port() for name in _PORTS}
-        self.url = f"http://127.0.0.1:{ports['s3.port']}"
+        self.url = f"http://{self._address}:{ports['s3.port']}"
         identities = [_identity(OWNER, "Admin", "Read", "Write", "List"), _identity(READER, "Read", "List")]
         (self._folder / "s3.json").write_text(json.dumps({"identities": identities}))
         (self._folder / "data").mkdir()
-        flags = [f"-{name}={port}" for name, port in ports.items()]
+        flags = [f"-ip={self._address}", f"-ip.bind={self._address}"]
+        flags += [f"-{name}={port}" for name, port in ports.items()]
         log = self._folder / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("weed"), "server", *_QUIET, *flags],
+                [*self._network, Path(sys.executable).with_name("weed"), "server", *_QUIET, *flags],
                 cwd=self._folder,
                 stdout=output,
                 stderr=output,
