@@ -31,6 +31,7 @@ from llm_assets.records import (
     ShardLimits,
     Task,
 )
+from llm_assets.text_limit import WAS_CUT, TextLimit
 
 # What an answer may be.
 Output = OutputSchema | Embedding
@@ -64,10 +65,12 @@ def enriched_schema(
     documents: Mapping[str, pl.DataType],
     *,
     has_evidence: bool,
+    is_cut: bool = False,
 ) -> dict[str, pl.DataType]:
     """The columns of `enriched`, where `answer` has those of an answer and `documents` those of the documents."""
     columns = {name: documents.get(name, pl.String()) for name in kept}
-    flagged = {UNSUPPORTED: pl.List(pl.String())} if has_evidence else {}
+    flagged: dict[str, pl.DataType] = {UNSUPPORTED: pl.List(pl.String())} if has_evidence else {}
+    flagged |= {WAS_CUT: pl.Boolean()} if is_cut else {}
     return {DOCUMENT_ID: pl.String(), **columns, **answer, **flagged, **_ENRICHED}
 
 
@@ -99,7 +102,7 @@ class Enrichment:
     `evidence` names fields of the answer whose values must stand in the document's text: the column `unsupported` lists
     those that do not (evidence.py). In the `mode` realtime requests are answered at once, at the standard price. After
     `rescue_after_hours` so are those that batches have not answered: what is late is cancelled, and what it did not
-    answer is asked.
+    answer is asked. A text that is longer than the `text_limit` is refused, or cut: the column `text_was_cut` says so.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Enrichment:
     evidence: tuple[str, ...] = ()
     mode: Mode = Mode.BATCH
     rescue_after_hours: float | None = None
+    text_limit: TextLimit | None = None
     source: str = ""
 
     @cached_property
@@ -150,6 +154,11 @@ class Enrichment:
         if self.limits is None and isinstance(self.output, Embedding):
             return ShardLimits(requests=max(1, _SHARD_ANSWER_BYTES // self.output.answer_bytes), bytes=1 << 62)
         return self.limits
+
+    @property
+    def cuts(self) -> bool:
+        """Whether texts that are too long are cut."""
+        return self.text_limit is not None and self.text_limit.cuts
 
     @cached_property
     def ceiling(self) -> int:
@@ -242,6 +251,7 @@ class Enrichment:
             )
         if not 0 <= self.reuse_days <= REQUEST_FILES_DAYS_MAX:
             yield f"reuse_days is {self.reuse_days}; it must be between 0 (never) and {REQUEST_FILES_DAYS_MAX}"
+        yield from self.text_limit.problems() if self.text_limit else ()
         for name, usd in (("partition_usd", self.partition_budget_usd), ("day_usd", self.day_budget_usd)):
             if not usd > 0:
                 yield f"budget.{name} is {usd}; it must be above 0 (US dollars), or left out for no limit"
@@ -254,14 +264,14 @@ class Enrichment:
         for name in self.keep:
             if name not in columns:
                 yield f"keep names the column {name!r}, but {there}; {declare}"
-            elif name in RESERVED_COLUMNS:
+            elif name in RESERVED_COLUMNS or (self.cuts and name == WAS_CUT):
                 yield f"keep names {name!r}, which is a built-in column of the answers"
         for name in sorted({name for name in self.keep if self.keep.count(name) > 1}):
             yield f"keep names {name!r} more than once"
         for name in self.output.frame_schema:
             if name in self.keep:
                 yield f"the output field {name!r} has the name of a column that is kept; rename one of them"
-            elif name in ENRICHED_COLUMNS or (self.evidence and name == UNSUPPORTED):
+            elif name in ENRICHED_COLUMNS or name in self._flags:
                 yield f"the output field {name!r} has the name of a built-in column of the answers; rename it"
 
         if isinstance(self.output, Embedding) and not 1 <= self.output.dimensions <= DIMENSIONS_MAX:
@@ -269,6 +279,11 @@ class Enrichment:
         for path in self.evidence:
             if problem := path_problem(self.output.frame_schema, path):
                 yield f"evidence names {path!r}, which the output does not have: {problem}"
+
+    @property
+    def _flags(self) -> tuple[str, ...]:
+        """The columns of `enriched` that only some enrichments have."""
+        return (*((UNSUPPORTED,) if self.evidence else ()), *((WAS_CUT,) if self.cuts else ()))
 
     def _provider_problems(self) -> Iterator[str]:
         if self.provider not in providers.NAMES:

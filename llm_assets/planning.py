@@ -218,6 +218,7 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
             enrichment.attempts,
             enrichment.ceiling,
             limits and limits.bytes,
+            enrichment.text_limit and repr(enrichment.text_limit),
         ),
     ]
     digest.update(orjson.dumps(declared))

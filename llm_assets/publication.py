@@ -26,6 +26,7 @@ from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, TEXT, FailureKind, Plan, Reason, Shard, ShardState, Spent
 from llm_assets.retries import Standing, kind_of
+from llm_assets.text_limit import WAS_CUT
 
 # When requests that were refused one by one for lack of room are sent again.
 _ROOM_WAIT = timedelta(hours=1)
@@ -299,7 +300,8 @@ def _assert_nothing_lost(plan: Plan, tally: _Tally) -> None:
 
 
 def _check_kept(enrichment: Enrichment, plan: Plan, wants: pl.LazyFrame) -> None:
-    unknown = sorted(set(enrichment.keep) - set(wants.collect_schema()))
+    kept = {*enrichment.keep, *((WAS_CUT,) if enrichment.cuts else ())}
+    unknown = sorted(kept - set(wants.collect_schema()))
     if unknown:
         raise LLMAssetsError(
             f"{plan.enrichment} keeps {', '.join(unknown)} now, but {plan.partition} was planned without; materialize "
@@ -368,6 +370,7 @@ def _enriched(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame)
             rows.select(_POSITION, DOCUMENT_ID, *enrichment.keep),
             typed,
             *([pl.DataFrame({UNSUPPORTED: _NOT_LOOKED.new_from_index(0, rows.height)})] if enrichment.evidence else []),
+            *([rows.select(WAS_CUT)] if enrichment.cuts else []),
             rows.select("model", "wave", *_USED, "fingerprint"),
         ],
         how="horizontal",

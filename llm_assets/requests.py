@@ -18,6 +18,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.prompt import PromptFailed
 from llm_assets.providers import Dialect
 from llm_assets.records import DOCUMENT_ID, PLAN_SCHEMA, TEXT, Amendment, Fingerprint, Message, Reason
+from llm_assets.text_limit import WAS_CUT
 
 # What a custom_id, its line and the file around it may add to a body.
 _OVERHEAD_BYTES = 512
@@ -27,8 +28,8 @@ _OVERHEAD_BYTES = 512
 class RenderedSlice:
     """A slice of documents as requests.
 
-    `plan` has PLAN_SCHEMA and the kept columns, a row a document; `bodies` maps each fingerprint of the slice to
-    its encoded request body, once however many documents share it.
+    `plan` has PLAN_SCHEMA, the kept columns and, where texts may be cut, which are, a row a document; `bodies` maps
+    each fingerprint of the slice to its encoded request body, once however many documents share it.
     """
 
     plan: pl.DataFrame
@@ -73,14 +74,26 @@ class Renderer:
             messages.append(message)
         columns = (documents[DOCUMENT_ID], fingerprints, reasons, messages)
         plan = pl.DataFrame(dict(zip(PLAN_SCHEMA, columns, strict=True)), schema=PLAN_SCHEMA)
-        plan = plan.with_columns(documents.select(self._enrichment.keep))
+        plan = plan.with_columns(*documents.select(self._enrichment.keep), *self._cut(documents))
         return RenderedSlice(plan, bodies)
+
+    def _cut(self, documents: pl.DataFrame) -> list[pl.Series]:
+        """The plan's column that says which texts are cut, where that is declared."""
+        limit = self._enrichment.text_limit
+        if limit is None or not limit.cuts:
+            return []
+        return [(documents[TEXT].str.len_chars() > limit.max_chars).fill_null(value=False).alias(WAS_CUT)]
 
     def _request(
         self, row: Mapping[str, Any], bodies: dict[Fingerprint, bytes]
     ) -> tuple[str | None, str | None, str | None]:
         if not row[TEXT] or row[TEXT].isspace():
             return None, Reason.EMPTY_DOCUMENT, "the document has no text; nothing was sent for it"
+        limit = self._enrichment.text_limit
+        if limit is not None and len(row[TEXT]) > limit.max_chars:
+            if not limit.cuts:
+                return None, Reason.DOCUMENT_TOO_LARGE, _too_long(len(row[TEXT]), limit.max_chars)
+            row = {**row, TEXT: limit.cut(row[TEXT])}
         try:
             texts = self._enrichment.prompt.texts(row)
         except PromptFailed as error:
@@ -143,6 +156,10 @@ def _correction(amendment: Amendment) -> list[Message]:
     which = "An empty" if blank else "This"
     told = Message("user", f"{which} answer was refused: {amendment.error}. Answer again; obey the schema.")
     return [told] if blank else [Message("assistant", amendment.refused_answer), told]
+
+
+def _too_long(found: int, allowed: int) -> str:
+    return f"the text has {found:,} characters, max_chars is {allowed:,}: split the document, or let it be cut"
 
 
 def _too_large(found: int, allowed: int) -> str:

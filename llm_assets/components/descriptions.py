@@ -63,7 +63,9 @@ def lineage(enrichment: Enrichment, answers: Iterable[str] = ()) -> dg.TableColu
 def enriched_columns(enrichment: Enrichment, documents: Mapping[str, pl.DataType]) -> dg.TableSchema:
     """The columns of `<name>/enriched`; `documents` are those of the documents."""
     answer = enrichment.output.frame_schema
-    columns = enriched_schema(enrichment.keep, answer, documents, has_evidence=bool(enrichment.evidence))
+    columns = enriched_schema(
+        enrichment.keep, answer, documents, has_evidence=bool(enrichment.evidence), is_cut=enrichment.cuts
+    )
     answers = {
         name: str(schema["description"])
         for name, schema in enrichment.output.json_schema["properties"].items()
@@ -84,6 +86,7 @@ def _kept(enrichment: Enrichment) -> dict[str, str]:
 _DESCRIPTIONS = {
     "document_id": "The document's id.",
     "unsupported": "The fields declared as evidence whose values are not in the document's text; null: not looked for.",
+    "text_was_cut": "Whether the text was longer than `max_chars`, so that only its beginning was asked about.",
     "model": "The model that answered, in the provider's words.",
     "wave": "The round of sending that brought the answer; 0 when another partition had it already.",
     "input_tokens": "Tokens read for this document, over all attempts; 0 where another document shares the request.",

@@ -36,8 +36,8 @@ from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_proc
 from llm_assets.components.scaffolding import EnrichmentScaffolder
 from llm_assets.components.spending import Spending, spending_of
 from llm_assets.embedding import Embedding
-from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.enrichment import Output, enriched_schema, failed_schema
+from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
 from llm_assets.planning import plan_partition
@@ -50,6 +50,7 @@ from llm_assets.records import Mode, ShardLimits
 from llm_assets.retention import sweep
 from llm_assets.status import in_flight, permanent_failures, usual_turnaround
 from llm_assets.submission import send_planned
+from llm_assets.text_limit import MARK, TextLimit, TooLong
 
 ENRICHMENT_TAG = "llm_assets/enrichment"
 PROVIDER_TAG = "llm_assets/provider"
@@ -97,6 +98,9 @@ class Enrichment(dg.Component, About):
     output: Mapping[str, Any] | None = None
     output_class: str | None = None
     embedding: Vector | None = None
+    max_chars: int | None = None
+    too_long: str = TooLong.REFUSE.value
+    cut_mark: str | None = None
     max_tokens: int = 1024
     max_tokens_ceiling: int | None = None
     attempts: int = 3
@@ -170,6 +174,7 @@ class Enrichment(dg.Component, About):
             evidence=tuple(self.evidence),
             mode=_mode(self.mode, source),
             rescue_after_hours=self.rescue_after_hours,
+            text_limit=self._text_limit(source),
             quota=spending.quota(self.provider, self.model_name),
             source=source,
         )
@@ -180,6 +185,17 @@ class Enrichment(dg.Component, About):
         if self.embedding is None:
             raise DeclarationError(source, "no `prompt` is declared; name a file beside this one, such as prompt.md")
         return Prompt.parse("user:\n{{ text }}", source)
+
+    def _text_limit(self, source: str) -> TextLimit | None:
+        if self.too_long not in list(TooLong):
+            raise DeclarationError(source, f"too_long is {self.too_long!r}; there are {', '.join(TooLong)}")
+        if self.max_chars is not None:
+            return TextLimit(self.max_chars, TooLong(self.too_long), MARK if self.cut_mark is None else self.cut_mark)
+        if self.too_long != TooLong.REFUSE or self.cut_mark is not None:
+            raise DeclarationError(
+                source, "too_long and cut_mark need `max_chars`: how long a text may be, in characters"
+            )
+        return None
 
     def _output(self, source: str) -> Output:
         forms = {"output": self.output, "output_class": self.output_class, "embedding": self.embedding}
@@ -197,14 +213,17 @@ class Enrichment(dg.Component, About):
 
     def options(self, name: str, source: str) -> list[str] | None:
         """What a field of the answer may say; None for anything."""
-        options: list[str] | None = self._output(source).json_schema["properties"].get(name, {}).get("enum")
+        fields = self._output(source).json_schema["properties"]
+        options: list[str] | None = fields.get(name, {}).get("enum")
         return options
 
     def tables(self, documents: Mapping[str, pl.DataType], source: str) -> dict[str, dict[str, pl.DataType]]:
         """The columns of `enriched` and of `failed`, asked about documents with these columns."""
         answer = self._output(source).frame_schema
         return {
-            "enriched": enriched_schema(self.keep, answer, documents, has_evidence=bool(self.evidence)),
+            "enriched": enriched_schema(
+                self.keep, answer, documents, has_evidence=bool(self.evidence), is_cut=self.too_long == TooLong.TRUNCATE
+            ),
             "failed": failed_schema(self.keep, documents),
         }
 

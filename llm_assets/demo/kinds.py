@@ -66,9 +66,9 @@ KINDS = {
     ),
     KindName.SUMMARIES: Kind(
         documents="minutes",
-        enrichments=("minutes_summary_whole",),
+        enrichments=("minutes_summary_start",),
         following=("minutes_part_summary", "minutes_summary", "summary_judge"),
-        shown=("minutes_summary", "minutes_summary_whole"),
+        shown=("minutes_summary", "minutes_summary_start"),
         partitions=("2026-11-01", "2026-11-02"),
         answer="summary",
         model="scripted",

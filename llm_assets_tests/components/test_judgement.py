@@ -101,7 +101,7 @@ def test_summaries_are_judged_in_both_orders_and_every_document_is_accounted_for
     definitions = defs()
     steps = [
         ("documents/minutes",),
-        *tables_of("minutes_summary_whole"),
+        *tables_of("minutes_summary_start"),
         ("documents/minutes_parts",),
         *tables_of("minutes_part_summary"),
         ("documents/minutes_notes",),
@@ -127,6 +127,8 @@ def test_summaries_are_judged_in_both_orders_and_every_document_is_accounted_for
     assert verdicts.height == row["documents"] == 5
     assert row["unjudged_count"] == 1
     assert row["unanswered_count"] == 1  # the empty document
+    starts = store.scan(store.enriched("minutes_summary_start", DAY)).collect()
+    assert starts["text_was_cut"].any()
     assert row["one_count"] + row["other_count"] + row["disagreed_count"] + row["same_count"] == 3
     assert Path(str(metadata["page"])).read_text().startswith("<!doctype html>")
 
