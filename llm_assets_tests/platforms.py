@@ -1,5 +1,6 @@
 """How tests wire a platform to an emulator, and drive a partition to its end without Dagster."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from llm_assets.waves import Step, next_step
 from llm_assets_tests.emulator_process import Emulator
 
 P = "2026-11-01"
+_POLL_SECONDS = 0.05
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 
 LABELS = Enrichment(
@@ -97,6 +99,15 @@ def finish(platform: Platform, enrichment: Enrichment, partition: str = P, *, st
         assert len(taken) <= steps_max, f"no end after {taken}"
         taken.append(go_on(platform, enrichment, partition))
     return taken
+
+
+def finish_in_time(platform: Platform, enrichment: Enrichment, partition: str = P, *, seconds_max: float) -> None:
+    """Do what is due until nothing is, with a model that takes its time. Fails where somebody must act."""
+    deadline = time.monotonic() + seconds_max
+    while (step := go_on(platform, enrichment, partition)) is not Step.NOTHING:
+        assert step is not Step.HELD
+        assert time.monotonic() < deadline, f"still to {step} after {seconds_max} s"
+        time.sleep(_POLL_SECONDS)
 
 
 def go_on(platform: Platform, enrichment: Enrichment, partition: str = P) -> Step:
