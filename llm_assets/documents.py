@@ -163,10 +163,10 @@ class DocumentSource:
         elif self._format is None:
             yield f"the path {self.path!r} does not tell its format; add `format:` ({', '.join(FORMATS)})"
         if self.id_column == self.text_column:
-            yield f"the id and the text are both the column {self.id_column!r}; they must be two columns"
+            yield f"text_column and id_column are both {self.id_column!r}; they must be two columns"
         for name, kind in self.columns.items():
             if not isinstance(kind, str) or kind not in TYPES:
-                yield f"the column {name!r} has the type {kind!r}; known types are {', '.join(TYPES)}"
+                yield f"columns.{name} has the type {kind!r}; known types are {', '.join(TYPES)}"
             if name in (DOCUMENT_ID, TEXT):
                 yield f"the column {name!r} is declared, but every document has it anyway; remove it"
 

@@ -39,6 +39,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
 REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
+NO_LIMIT = 1 << 62
 _SHARD_ANSWER_BYTES = 1 << 25
 _REALTIME_REQUESTS, _REALTIME_BYTES = 2_000, 20_000_000
 
@@ -152,7 +153,7 @@ class Enrichment:
             most = self.limits or ShardLimits(_REALTIME_REQUESTS, _REALTIME_BYTES)
             return ShardLimits(min(most.requests, _REALTIME_REQUESTS), min(most.bytes, _REALTIME_BYTES))
         if self.limits is None and isinstance(self.output, Embedding):
-            return ShardLimits(requests=max(1, _SHARD_ANSWER_BYTES // self.output.answer_bytes), bytes=1 << 62)
+            return ShardLimits(requests=max(1, _SHARD_ANSWER_BYTES // self.output.answer_bytes), bytes=NO_LIMIT)
         return self.limits
 
     @property
@@ -225,7 +226,7 @@ class Enrichment:
                 "lower-case letters, digits and underscores"
             )
         if not self.model_name.strip():
-            yield "no model is named"
+            yield "model_name is empty; write the provider's name of a model"
 
     def _number_problems(self) -> Iterator[str]:
         if self.max_tokens < 1:
@@ -316,7 +317,7 @@ class Enrichment:
     def _limit_problems(self, most: ShardLimits) -> Iterator[str]:
         for unit in ("requests", "bytes") if self.limits else ():
             limit, provider_limit = getattr(self.limits, unit), getattr(most, unit)
-            if not 1 <= limit <= provider_limit:
+            if limit != NO_LIMIT and not 1 <= limit <= provider_limit:
                 yield f"limits.{unit} is {limit}; {self.provider} takes between 1 and {provider_limit}"
 
     def _body_problems(self, dialect: providers.Dialect) -> Iterator[str]:

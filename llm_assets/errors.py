@@ -27,16 +27,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from llm_assets.positions import place_of
+
 
 class LLMAssetsError(Exception):
     """The root of everything that this project raises on purpose."""
 
 
 class DeclarationError(LLMAssetsError):
-    """What somebody declared cannot work; `source` names the file or object that says so."""
+    """What somebody declared cannot work; `source` names the file or object that says so.
 
-    def __init__(self, source: str, problem: str) -> None:
-        super().__init__(f"{source}: {problem}")
+    Of a YAML file the message tells the line and the key, too, as far as the problem names it.
+    """
+
+    def __init__(self, source: str, problem: str, *, is_list: bool = False) -> None:
+        place = None if is_list else place_of(source, problem)
+        at = "" if place is None else f":{place.line} ({place.key})"
+        super().__init__(f"{source}{at}: {problem}")
         self.source = source
         self.problem = problem
 
@@ -47,8 +54,13 @@ class DeclarationError(LLMAssetsError):
         if len(found) == 1:
             raise cls(source, found[0])
         if found:
-            listed = "".join(f"\n  - {problem}" for problem in found)
-            raise cls(source, f"{len(found)} problems{listed}")
+            listed = "".join(f"\n  - {_placed(source, problem)}" for problem in found)
+            raise cls(source, f"{len(found)} problems{listed}", is_list=True)
+
+
+def _placed(source: str, problem: str) -> str:
+    place = place_of(source, problem)
+    return problem if place is None else f"line {place.line} ({place.key}): {problem}"
 
 
 class DocumentsError(LLMAssetsError):

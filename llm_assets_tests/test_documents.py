@@ -66,9 +66,9 @@ KNOWN = "known types are string, integer, number, boolean, date, datetime"
             {"path": "{partition}.parquet.gz"},
             "the path '{partition}.parquet.gz' does not tell its format; add `format:` (csv, jsonl, parquet)",
         ),
-        ({"text_column": "id"}, "the id and the text are both the column 'id'; they must be two columns"),
-        ({"columns": {"n": "int"}}, f"the column 'n' has the type 'int'; {KNOWN}"),
-        ({"columns": {"n": {"type": "integer"}}}, f"the column 'n' has the type {{'type': 'integer'}}; {KNOWN}"),
+        ({"text_column": "id"}, "text_column and id_column are both 'id'; they must be two columns"),
+        ({"columns": {"n": "int"}}, f"columns.n has the type 'int'; {KNOWN}"),
+        ({"columns": {"n": {"type": "integer"}}}, f"columns.n has the type {{'type': 'integer'}}; {KNOWN}"),
         (
             {"columns": {"text": "string"}},
             "the column 'text' is declared, but every document has it anyway; remove it",
@@ -85,7 +85,7 @@ KNOWN = "known types are string, integer, number, boolean, date, datetime"
         (
             {"format": "x", "text_column": "id"},
             "2 problems\n  - the format 'x' is unknown; there are csv, jsonl, parquet\n"
-            "  - the id and the text are both the column 'id'; they must be two columns",
+            "  - text_column and id_column are both 'id'; they must be two columns",
         ),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_good_declaration(provider: str) -> None:
         ({"name": ""}, f"the name '' {NAME_RULE}"),
         ({"name": "r" * 61}, f"the name '{'r' * 61}' {NAME_RULE}"),
         ({"name": "a/b"}, f"the name 'a/b' {NAME_RULE}"),
-        ({"model_name": " "}, "no model is named"),
+        ({"model_name": " "}, "model_name is empty; write the provider's name of a model"),
         (
             {"provider": "antropic"},
             "the provider 'antropic' is unknown; there are anthropic, openai; did you mean anthropic?",

@@ -8,11 +8,11 @@ import polars as pl
 
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
+from llm_assets.components.declarations import declared_in
 from llm_assets.components.documents import (
     COLUMNS,
     DocumentsComponent,
     DocumentsTable,
-    declared_in,
     documents_key,
     find_documents,
 )

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.components.about import About, documents_tags
+from llm_assets.components.declarations import InFile, declared_in
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, s3_resource, tag_process
 from llm_assets.components.scaffolding import DocumentsScaffolder
@@ -43,7 +44,7 @@ class DocumentsTable:
     is_derived: bool = False
 
 
-class DocumentsComponent(dg.Component, About):
+class DocumentsComponent(InFile, About):
     """A component that declares a table of documents."""
 
     name: str
@@ -72,7 +73,8 @@ def find_documents(
     if name in within:
         circle = " → ".join((*within[within.index(name) :], name))
         raise DeclarationError(source, f"documents are made of themselves: {circle}")
-    return there[name].documents_table(context, source, (*within, name))
+    found = there[name]
+    return found.documents_table(context, found.declared_by(source), (*within, name))
 
 
 @dg.scaffold_with(DocumentsScaffolder)
@@ -141,12 +143,6 @@ class Documents(DocumentsComponent):
             sensors.append(arrivals_sensor(source, partitions, is_on=self.watch))
         resources = {"s3": s3_resource()} if source.in_bucket else {}
         return dg.Definitions(assets=[asset], sensors=sensors, resources=resources)
-
-
-def declared_in(context: dg.ComponentLoadContext) -> Path:
-    """The folder of a component's declaration, relative to where Dagster runs when that is above it."""
-    folder = context.path if context.path.is_dir() else context.path.parent
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def days(source: str, start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:

@@ -14,6 +14,7 @@ from llm_assets.collection import collect_partition
 from llm_assets.components.about import DOCUMENTS_TAG, About, tag_value
 from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
+from llm_assets.components.declarations import InFile, declared_in
 from llm_assets.components.descriptions import (
     batches_text,
     enriched_columns,
@@ -22,7 +23,7 @@ from llm_assets.components.descriptions import (
     failed_text,
     lineage,
 )
-from llm_assets.components.documents import HasColumns, declared_in, documents_key, find_documents
+from llm_assets.components.documents import HasColumns, documents_key, find_documents
 from llm_assets.components.metadata import (
     budget_metadata,
     enriched_metadata,
@@ -36,7 +37,7 @@ from llm_assets.components.resources import WORK_TAG, PlatformResource, tag_proc
 from llm_assets.components.scaffolding import EnrichmentScaffolder
 from llm_assets.components.spending import Spending, spending_of
 from llm_assets.embedding import Embedding
-from llm_assets.enrichment import Output, enriched_schema, failed_schema
+from llm_assets.enrichment import NO_LIMIT, Output, enriched_schema, failed_schema
 from llm_assets.enrichment import Enrichment as Declared
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.output_schema import OutputSchema
@@ -81,7 +82,7 @@ class BudgetOfEnrichment(dg.Model, dg.Resolvable):
 
 
 @dg.scaffold_with(EnrichmentScaffolder)
-class Enrichment(dg.Component, About):
+class Enrichment(InFile, About):
     """Asks a model the same question about every document of a table, through a provider's batch API.
 
     `prompt` names a file beside the declaration: turns under `system:`, `user:` and `assistant:` lines, in Jinja
@@ -213,13 +214,13 @@ class Enrichment(dg.Component, About):
 
     def options(self, name: str, source: str) -> list[str] | None:
         """What a field of the answer may say; None for anything."""
-        fields = self._output(source).json_schema["properties"]
+        fields = self._output(self.declared_by(source)).json_schema["properties"]
         options: list[str] | None = fields.get(name, {}).get("enum")
         return options
 
     def tables(self, documents: Mapping[str, pl.DataType], source: str) -> dict[str, dict[str, pl.DataType]]:
         """The columns of `enriched` and of `failed`, asked about documents with these columns."""
-        answer = self._output(source).frame_schema
+        answer = self._output(self.declared_by(source)).frame_schema
         return {
             "enriched": enriched_schema(
                 self.keep, answer, documents, has_evidence=bool(self.evidence), is_cut=self.too_long == TooLong.TRUNCATE
@@ -261,10 +262,9 @@ def _usd(declared: float | None) -> float:
 def _limits(limits: Limits | None) -> ShardLimits | None:
     if limits is None:
         return None
-    most = 1 << 62
     return ShardLimits(
-        requests=most if limits.requests is None else limits.requests,
-        bytes=most if limits.bytes is None else limits.bytes,
+        requests=NO_LIMIT if limits.requests is None else limits.requests,
+        bytes=NO_LIMIT if limits.bytes is None else limits.bytes,
     )
 
 

@@ -9,7 +9,8 @@ import polars as pl
 
 from llm_assets.components.about import DOCUMENTS_TAG, About
 from llm_assets.components.automation import following_all
-from llm_assets.components.documents import declared_in, find_documents
+from llm_assets.components.declarations import declared_in
+from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import Enrichment, asset_key
 from llm_assets.components.metadata import Metadata, emulator_mark, is_emulated
 from llm_assets.components.resources import PlatformResource, tag_process

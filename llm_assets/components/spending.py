@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llm_assets.components.documents import days, declared_in
+from llm_assets.components.declarations import InFile
+from llm_assets.components.documents import days
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
@@ -42,7 +43,7 @@ class ModelQuota(dg.Model, dg.Resolvable):
     tokens: int | None = None
 
 
-class Spending(dg.Component, dg.Model, dg.Resolvable):
+class Spending(InFile, dg.Resolvable):
     """What may be spent on all enrichments together in a day (UTC), in US dollars, and prices of this project's own.
 
     With a `start_date` there is the asset `spending`: what was spent since then, a partition a day.
@@ -56,7 +57,7 @@ class Spending(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `spending`, where it is wanted; what else is declared here is read by enrichments."""
         found = context.component_tree.get_all_components(Spending)
-        source = str(declared_in(context) / "defs.yaml")
+        source = self.declared_by(str(context.path))
         if len(found) > 1:
             raise DeclarationError(
                 source, f"found {len(found)} Spending components; a project has at most one: declare all of it there"
@@ -69,7 +70,7 @@ class Spending(dg.Component, dg.Model, dg.Resolvable):
         """Raise DeclarationError for a quota that is none."""
         declared = Counter((each.provider, each.model_name) for each in self.quotas)
         for each in self.quotas:
-            named = f"the quota of {each.provider}{f' {each.model_name}' if each.model_name else ''}"
+            named = f"quotas: that of {each.provider}{f' {each.model_name}' if each.model_name else ''}"
             if each.provider not in NAMES:
                 raise DeclarationError(source, f"{named}: the provider is unknown; there are {', '.join(NAMES)}")
             if declared[each.provider, each.model_name] > 1:
@@ -90,13 +91,14 @@ class Spending(dg.Component, dg.Model, dg.Resolvable):
 
     def declared(self, source: str) -> dict[tuple[str, str], Price]:
         """The prices by provider and model. Raises DeclarationError for one that is none."""
+        source = self.declared_by(source)
         if self.day_usd is not None and not 0 < self.day_usd < float("inf"):
             raise DeclarationError(
                 source, f"day_usd is {self.day_usd}; it must be above 0 (US dollars), or left out for no limit"
             )
         found: dict[tuple[str, str], Price] = {}
         for each in self.prices:
-            named = f"the price of {each.provider} {each.model_name}"
+            named = f"prices: that of {each.provider} {each.model_name}"
             if each.provider not in NAMES:
                 raise DeclarationError(source, f"{named}: the provider is unknown; there are {', '.join(NAMES)}")
             if (each.provider, each.model_name) in found:

@@ -15,6 +15,11 @@ from llm_assets.components.resources import PlatformResource
 Declared = Mapping[str, tuple[str, Mapping[str, Any]]]
 
 
+def text(kind: str, attributes: Mapping[str, Any]) -> str:
+    """A declaration as it stands in its file."""
+    return yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": dict(attributes)})
+
+
 @contextmanager
 def project(declared: Declared, prompts: Mapping[str, str]) -> Iterator[tuple[dg.Definitions, Path]]:
     """The definitions and the folder of a project. `prompts` are the texts of prompt.md by folder."""
@@ -22,8 +27,7 @@ def project(declared: Declared, prompts: Mapping[str, str]) -> Iterator[tuple[dg
         for name, (kind, attributes) in declared.items():
             there = sandbox.defs_folder_path / name
             there.mkdir()
-            text = yaml.safe_dump({"type": f"llm_assets.components.{kind}", "attributes": dict(attributes)})
-            (there / "defs.yaml").write_text(text)
+            (there / "defs.yaml").write_text(text(kind, attributes))
         for name, prompt in prompts.items():
             (sandbox.defs_folder_path / name / "prompt.md").write_text(prompt)
         with sandbox.build_all_defs() as definitions:

@@ -40,13 +40,13 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
         pytest.param(
             {"prices": [{"provider": "openai", "model_name": "m", "batch": {"input": "cheap", "output": 1}}]},
             {},
-            "the price of openai m: `batch.input` is 'cheap'; write US dollars",
+            "prices: that of openai m: `batch.input` is 'cheap'; write US dollars",
             id="price-that-is-none",
         ),
         pytest.param(
             {"prices": [{"provider": "openai", "model_name": "m"}]}, {}, "a price is `free: true`", id="empty-price"
         ),
-        pytest.param({"prices": [FREE, FREE]}, {}, "the price of openai mine is declared twice", id="price-twice"),
+        pytest.param({"prices": [FREE, FREE]}, {}, "prices: that of openai mine is declared twice", id="price-twice"),
         pytest.param(
             {"prices": [FREE | {"provider": "opnai"}]}, {}, "the provider is unknown; there are", id="unknown-provider"
         ),

@@ -1,0 +1,30 @@
+"""Where components are declared, so that whatever is wrong is said of the right file, whoever finds it."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+
+class InFile(dg.Component, dg.Model):
+    """A component that knows the file that declares it."""
+
+    _file: str = PrivateAttr(default="")
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
+        """The component of a declaration."""
+        loaded = super().load(attributes, context)
+        loaded._file = str(declared_in(context) / "defs.yaml")
+        return loaded
+
+    def declared_by(self, source: str) -> str:
+        """The file that declares this; `source`, where none does."""
+        return self._file or source
+
+
+def declared_in(context: dg.ComponentLoadContext) -> Path:
+    """The folder of a component's declaration, relative to where Dagster runs when that is above it."""
+    folder = context.path if context.path.is_dir() else context.path.parent
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
