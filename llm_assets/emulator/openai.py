@@ -24,6 +24,7 @@ from llm_assets.emulator.openai_rows import ENDPOINTS, RESPONSES, OpenAIRows
 from llm_assets.emulator.replies import json_reply, new_key
 from llm_assets.emulator.rows import Answer, Kind, Place, RowDialect, spoiled
 from llm_assets.emulator.storage import Row
+from llm_assets.emulator.vectors import embedder
 
 NAME = "openai"
 _METADATA_MAX, _KEY_MAX, _VALUE_MAX = 16, 64, 512
@@ -45,7 +46,8 @@ class OpenAI:
         self._engine, self._storage, self._limits = engine, engine.storage, limits
         self._accounting = accounting
         self.files = Files(engine, limits)
-        self._rows = {endpoint: OpenAIRows(endpoint) for endpoint in ENDPOINTS}
+        embed = embedder()
+        self._rows = {endpoint: OpenAIRows(endpoint, embed) for endpoint in ENDPOINTS}
 
     def routes(self) -> list[Route]:
         """All endpoints."""

@@ -12,7 +12,7 @@ from llm_assets.emulator.cache import UNUSED, CacheUse, openai_use
 from llm_assets.emulator.models import Question, Reply
 from llm_assets.emulator.rows import SEPARATORS, Answer, Kind, Place, Problem
 from llm_assets.emulator.schemas import openai_check
-from llm_assets.emulator.vectors import dimensions_of, embedding_problem, encoded, vector_of
+from llm_assets.emulator.vectors import Embedder, dimensions_of, embedding_problem, encoded
 
 INVALID = "invalid_request_error"
 RESPONSES, CHAT, EMBEDDINGS = "/v1/responses", "/v1/chat/completions", "/v1/embeddings"
@@ -53,8 +53,8 @@ class OpenAIRows:
 
     content_key = "body"
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: str, embed: Embedder) -> None:
+        self.endpoint, self._embed = endpoint, embed
         self._schema_problem = openai_check()
 
     def question(self, content: Mapping[str, Any]) -> Question | Problem:
@@ -78,7 +78,7 @@ class OpenAIRows:
             texts = [texts]
         tokens = sum(len(str(text)) // 4 + 1 for text in texts)
         dimensions = content.get("dimensions") or dimensions_of(content["model"])
-        return Answer(Reply("", tokens, 0, False), vector=[vector_of(str(text), dimensions) for text in texts])
+        return Answer(Reply("", tokens, 0, False), vector=[self._embed(str(text), dimensions) for text in texts])
 
     def cache_use(self, place: Place, content: Mapping[str, Any]) -> CacheUse:
         """What a request has of the prompt cache: of its instructions."""

@@ -1,16 +1,19 @@
-"""What answers at /v1/embeddings: vectors made of the words of texts; those that share words are near each other."""
+"""What answers at /v1/embeddings: a small embedding model where one is installed (minilm.py), else vectors made of the
+words of texts, so that those that share words are near each other.
+"""
 
 from __future__ import annotations
 
 import re
 from array import array
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from random import Random
 from typing import Any
 
+from llm_assets.emulator.minilm import MiniLM, is_installed
 from llm_assets.emulator.rows import Problem
 
 _DIMENSIONS = {"text-embedding-3-large": 3072}
@@ -21,6 +24,13 @@ _CHARACTERS_PER_TOKEN = 4
 _WORD = re.compile(r"\w+")
 _PLACES = 6  # of a vector, that a word changes
 _INVALID = "invalid_request_error"
+# A text and a number of dimensions → a vector of length one, always the same for the same text.
+Embedder = Callable[[str, int], list[float]]
+
+
+def embedder() -> Embedder:
+    """What makes vectors on this machine."""
+    return MiniLM() if is_installed() else vector_of
 
 
 def dimensions_of(model: str) -> int:
