@@ -76,7 +76,7 @@ def main(name: str, address: str, role: str = "") -> None:
 
 def _keep_a_daemon() -> None:
     """Dagster's daemon, started again when it ends, as a service is."""
-    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "--module-name", "cluster.definitions"]
+    command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "--module-name", "cluster.definitions"]
     while True:
         subprocess.run(command, cwd=os.environ["DAGSTER_HOME"], check=False)
 

@@ -54,7 +54,7 @@ def test_the_walk_leads_from_a_file_on_s3_to_answers_on_s3_in_under_ten_commands
     assert len(steps) == len(re.findall(r"^```\w*\n.*?^```$", page, flags=re.MULTILINE | re.DOTALL)) < 10
     blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     script = "\n".join(["trap 'kill $(jobs -p)' EXIT", *blocks])
-    script = script.replace("8089", str(free_port(0))).replace("8333", str(free_port(0)))
+    script = script.replace("8089", str(free_port())).replace("8333", str(free_port()))
 
     done = shell(script, copy)
 
