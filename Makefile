@@ -8,7 +8,7 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench month chaos cluster check model clean
+.PHONY: help demo dev test bench month chaos cluster check audit model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
@@ -41,6 +41,16 @@ check: $(ENVIRONMENT) ## Style, types, layers: seconds, no tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy llm_assets llm_assets_tests bench chaos cluster
 	$(BIN)/lint-imports
+
+# It ends with 1 for a hole and for a service that does not answer, and writes a report of what it has looked at only.
+audit: $(ENVIRONMENT) ## Known holes in the dependencies; says so where the service that knows them is out of reach
+	@report=$$(mktemp); told=$$(mktemp); \
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off \
+		--output $$report >$$told 2>&1; ended=$$?; \
+	if [ $$ended -ne 0 ] && [ ! -s $$report ]; then \
+		echo "The service did not answer: nothing was checked. $$(tail -n 1 $$told)"; ended=0; \
+	else cat $$told $$report; fi; \
+	rm -f $$report $$told; exit $$ended
 
 model: ## Try again to install the demo's local language model
 	@rm -f $(MODEL)

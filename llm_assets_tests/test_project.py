@@ -66,7 +66,10 @@ def test_make_check_covers_style_types_and_layers() -> None:
     assert PYPROJECT["tool"]["mypy"]["strict"] is True
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "dev", "test", "bench", "month", "chaos", "cluster", "check"])
+TARGETS = ["help", "demo", "dev", "test", "bench", "month", "chaos", "cluster", "check", "audit"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_make_target_says_what_it_does(target: str) -> None:
     assert re.search(rf"^{target}:.* ## \S", MAKEFILE, re.MULTILINE)
 

@@ -51,6 +51,8 @@ _NOT_THEIR_OWN = re.compile(
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
+_UNTRUSTED = "; its certificate is not trusted: correct the base URL, or name your authority's file in SSL_CERT_FILE"
+
 
 class Effect(Enum):
     """What a call leaves behind, which decides what a lost reply means."""
@@ -175,7 +177,8 @@ def unreachable(call: Call, cause: BaseException | None) -> ProviderError:
     what = "could not connect" if never_sent else "the connection ended without a reply"
     name = f" ({type(cause).__name__})" if cause is not None else ""
     code = "no_connection" if never_sent else "no_reply"
-    return kind(f"{call}: {what}{name}{_advice(kind)}", code=code)
+    advice = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in str(cause) else _advice(kind)
+    return kind(f"{call}: {what}{name}{advice}", code=code)
 
 
 def unreadable(call: Call) -> ProviderError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     server: Server
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,6 +79,8 @@ def serving() -> Iterator[Server]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        if tls:
+            http.socket = tls.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
         server = Server(f"http://127.0.0.1:{http.server_address[1]}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
