@@ -42,6 +42,7 @@ from llm_assets.records import Mode
 from llm_assets.status import (
     Outcome,
     PartitionStatus,
+    asked_lately,
     failures,
     outcome,
     spending_table,
@@ -111,10 +112,17 @@ def status(
         _check_known(name, known)
         found = [each for each in found if name in (None, each.enrichment)]
         others = other_accounts(platform) if platform else []
+        asked = asked_lately(platform.ledger.active_shards()) if platform else []
+        now = platform.clock() if platform else datetime.now(UTC)
     if as_json:
         accounts = [{"provider": each.provider, "batches": len(each.shards)} for each in others]
         _print_json(
-            {"partitions": [asdict(each) for each in found], "totals": _totals(found), "other_accounts": accounts}
+            {
+                "partitions": [asdict(each) for each in found],
+                "totals": _totals(found),
+                "other_accounts": accounts,
+                "asked": [asdict(each) for each in asked],
+            }
         )
         return
     out = _console()
@@ -122,7 +130,8 @@ def status(
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
     out.print(console.status_table(found, out.width))
-    for line in (*console.held_lines(found), *console.empty_lines(found), *console.other_account_lines(others)):
+    wrong = (*console.held_lines(found), *console.empty_lines(found), *console.other_account_lines(others))
+    for line in (*wrong, *console.asked_lines(asked, now)):
         out.print(line)
 
 

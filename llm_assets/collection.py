@@ -40,6 +40,7 @@ from llm_assets.records import (
 )
 from llm_assets.retries import KIND_OF
 from llm_assets.spending import priced, spent_on
+from llm_assets.trail import of_shard, span, tell
 
 # A capacity refusal is tried again after this time, doubled with each refusal, up to the maximum.
 CAPACITY_WAIT = timedelta(minutes=1)
@@ -67,7 +68,8 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
     now = platform.clock()
     for shard in platform.ledger.shards(enrichment.name, partition):
         if shard.state is ShardState.ENDED and not (shard.not_before and shard.not_before > now):
-            oddities += _collect(platform, enrichment, shard)
+            with span("collect", **of_shard(shard)):
+                oddities += _collect(platform, enrichment, shard)
     plan = platform.ledger.plan(enrichment.name, partition)
     if plan is None:
         raise LLMAssetsError(
@@ -212,3 +214,5 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
         platform.ledger.collected(shard, results, spent, settles=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime
         platform.store.files.delete(results)
+        return
+    tell("collected", **of_shard(shard), failed=table["reason"].count(), cost_usd=spent.cost_usd)

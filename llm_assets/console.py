@@ -16,7 +16,7 @@ from llm_assets.erasure import Erasure
 from llm_assets.preview import Answered, Outlook
 from llm_assets.prices import in_dollars
 from llm_assets.reconciliation import OpenClaim, OtherAccount
-from llm_assets.status import Outcome, PartitionStatus
+from llm_assets.status import Asked, Outcome, PartitionStatus
 from llm_assets.waves import Step
 
 _WIDE = 112
@@ -26,6 +26,10 @@ _STEPS = {
     Step.COLLECT: Text("to collect", "magenta"),
     Step.HELD: Text("held", "bold red"),
 }
+
+
+# When nobody has asked about a batch for so long, something is wrong with who should.
+_UNASKED_SECONDS = 600
 
 
 def table() -> Table:
@@ -230,6 +234,20 @@ def held_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
         for status in statuses
         if status.held
     ]
+
+
+def asked_lines(found: Iterable[Asked], now: datetime) -> list[Text]:
+    """Whether the batches in flight are asked about, a line a provider; red where nobody has for long."""
+    return [_asked_line(each, now) for each in found]
+
+
+def _asked_line(each: Asked, now: datetime) -> Text:
+    lag = (now - each.unasked_since).total_seconds()
+    last = f"{duration((now - each.asked_at).total_seconds())} ago" if each.asked_at else "never"
+    said = f"{each.provider}: {each.batches:,} in flight, last asked about {last}, one of them not for {duration(lag)}"
+    if lag < _UNASKED_SECONDS:
+        return Text(said, "dim")
+    return Text(f"{said}: is the daemon running, the sensor batch_completion on, the provider up?", "bold red")
 
 
 def other_account_lines(others: Iterable[OtherAccount]) -> list[Text]:

@@ -33,6 +33,7 @@ from llm_assets.records import (
     ShardState,
 )
 from llm_assets.retries import Standing
+from llm_assets.trail import of_partition, of_plan, span, tell
 
 # How often planning begins anew because another run planned the partition meanwhile.
 _CONFLICTS_MAX = 3
@@ -60,8 +61,11 @@ def plan_partition(
     plan is held.
     """
     turns = Retrying(retry=retry_if_exception_type(PlanConflict), stop=stop_after_attempt(_CONFLICTS_MAX), reraise=True)
-    plan = turns(_plan, platform, enrichment, partition, retry_failed=retry_failed, release_hold=release_hold)
-    return plan if plan.held else _within_budgets(platform, enrichment, plan)
+    with span("plan", **of_partition(enrichment.name, partition)):
+        plan = turns(_plan, platform, enrichment, partition, retry_failed=retry_failed, release_hold=release_hold)
+        plan = plan if plan.held else _within_budgets(platform, enrichment, plan)
+        tell("planned", **of_plan(plan), documents=plan.documents, requests=plan.requests, held=bool(plan.held))
+    return plan
 
 
 def _within_budgets(platform: Platform, enrichment: Enrichment, plan: Plan) -> Plan:

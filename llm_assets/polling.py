@@ -6,10 +6,11 @@ given another `start`.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import sample
 
@@ -17,6 +18,7 @@ from llm_assets.errors import IllegalTransition, NotThere, ProviderError
 from llm_assets.platform import Platform
 from llm_assets.providers import Client
 from llm_assets.records import Batch, BatchState, Mode, Shard, ShardState
+from llm_assets.trail import of_shard, span, tell
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
@@ -32,7 +34,8 @@ _CANCEL_AGAIN = timedelta(hours=1)
 class Poll:
     """What one poll did: provider calls made, shards asked about, shards that ended or were cancelled, what went wrong.
 
-    `problems` are sentences without secrets or document text.
+    `problems` are sentences without secrets or document text, `seen` the keys of shards of which the provider said
+    anything.
     """
 
     calls: int = 0
@@ -40,6 +43,7 @@ class Poll:
     ended: int = 0
     cancelled: int = 0
     problems: tuple[str, ...] = ()
+    seen: list[str] = field(default_factory=list)
 
 
 def poll(
@@ -55,8 +59,25 @@ def poll(
     `calls_max` bounds the provider calls, `deadline` the time at which the last may begin; `start` rotates the
     order, so that no shard is left out for ever.
     """
-    budget = _Budget(platform, calls_max, deadline)
     report = Poll()
+    with span("poll"):
+        _poll(platform, shards, report, _Budget(platform, calls_max, deadline), start)
+        if report.seen:
+            platform.ledger.asked(report.seen)
+        happened = report.ended or report.cancelled or report.problems
+        tell(
+            "polled",
+            level=logging.INFO if happened else logging.DEBUG,
+            calls=report.calls,
+            asked=report.asked,
+            ended=report.ended,
+            cancelled=report.cancelled,
+            problems=len(report.problems),
+        )
+    return report
+
+
+def _poll(platform: Platform, shards: Sequence[Shard], report: Poll, budget: _Budget, start: int) -> None:
     accounts = list(_by_account(shards).items())
     first = start % len(accounts) if accounts else 0
     for (provider, *_), group in accounts[first:] + accounts[:first]:
@@ -66,7 +87,6 @@ def poll(
             _poll_account(platform, client, group[turn:] + group[:turn], report, budget)
         except ProviderError as error:
             report.problems += (f"{provider}, {len(group):,} in flight: {error}",)
-    return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +141,7 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget:
     try:
         batch = client.batch(shard.batch_id)
     except NotThere as error:
+        report.seen.append(shard.key)
         # Counted from the first time that it was not there: an old batch may be missing for a moment too.
         if not platform.missing_for_good(shard, error):
             return
@@ -128,12 +149,14 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget:
         with suppress(IllegalTransition):
             platform.ledger.vanished(shard, f"the provider does not know batch {shard.batch_id} any more")
             report.ended += 1
+            tell("vanished", level=logging.WARNING, **of_shard(shard))
     else:
         _record(platform, client, shard, batch, report, budget)
 
 
 def _record(platform: Platform, client: Client, shard: Shard, batch: Batch, report: Poll, budget: _Budget) -> None:
     report.asked += 1
+    report.seen.append(shard.key)
     platform.ledger.there(shard)
     if batch.state is BatchState.IN_PROGRESS:
         if batch.counts.finished != shard.finished:
@@ -145,6 +168,7 @@ def _record(platform: Platform, client: Client, shard: Shard, batch: Batch, repo
     with suppress(IllegalTransition):  # another poll was faster
         platform.ledger.ended(shard.key, batch)
         report.ended += 1
+        tell("ended", **of_shard(shard), state=batch.state.value, finished=batch.counts.finished)
 
 
 def is_overdue(shard: Shard, now: datetime) -> bool:
@@ -166,6 +190,7 @@ def _cancel(platform: Platform, client: Client, shard: Shard, report: Poll) -> N
     try:
         client.cancel(shard.batch_id)
         report.cancelled += 1
+        tell("cancelled", level=logging.WARNING, **of_shard(shard))
     except ProviderError as error:
         report.problems += (f"batch {shard.batch_id} is past its deadline and could not be cancelled: {error}",)
 

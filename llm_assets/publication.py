@@ -27,6 +27,7 @@ from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, TEXT, FailureKind, Plan, Reason, Shard, ShardState, Spent
 from llm_assets.retries import Standing, kind_of
 from llm_assets.text_limit import WAS_CUT
+from llm_assets.trail import Fact, of_plan, span, tell
 
 # When requests that were refused one by one for lack of room are sent again.
 _ROOM_WAIT = timedelta(hours=1)
@@ -87,6 +88,16 @@ class Oddities:
 
 def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     """Publish when every document has an outcome; otherwise record what is due."""
+    with span("publish", **of_plan(plan)):
+        progress = _settle(platform, enrichment, plan, oddities)
+        facts = {"enriched": progress.enriched, "failed": progress.failed} if progress.published else {}
+        due = progress.requests.get(Standing.DUE, 0) + progress.requests.get(Standing.HELD, 0)
+        told: dict[str, Fact] = {"documents": plan.documents, **facts, "due": due, "held": bool(progress.held)}
+        tell("published" if progress.published else "unfinished", **of_plan(plan), **told)
+    return progress
+
+
+def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
     in_flight = requests_in_flight(platform.store, shards)

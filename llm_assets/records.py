@@ -261,10 +261,11 @@ class Shard:
     carries any. `path` names the shard's folder-and-stem in the store, from which its files' names derive.
     `past_batches` are batch ids that turned out not to answer this shard; `adopted` says that its batch was found by
     size and age and that its results have still to prove it. A batch that is not done `deadline_s` seconds after its
-    submission is cancelled (`cancelled_at`). `missing_since` and `missing_at` are when the provider first and last did
-    not have what it should, in `missing_looks` looks. `schema_digest` names the output schema that the answers were
-    asked for, `results` the table that holds them once collected. `tokens` are those that it will read and
-    `expected_usd` what it will cost, as estimated when it was planned; `at_most_usd` is what it cannot cost more than.
+    submission is cancelled (`cancelled_at`). `asked_at` is when the provider last said anything about it.
+    `missing_since` and `missing_at` are when it first and last did not have what it should, in `missing_looks` looks.
+    `schema_digest` names the output schema that the answers were asked for, `results` the table that holds them once
+    collected. `tokens` are those that it will read and `expected_usd` what it will cost, as estimated when it was
+    planned; `at_most_usd` is what it cannot cost more than.
     `charge_usd` is what it takes of the budgets since `charged_at`: the most that it may cost, and once that is known
     what it did cost. `swept_at` is when its request file was deleted, `forgotten_at` when what the provider kept of it
     was. `plan_digest` is its plan's. `mode` says whether it goes as a batch or in real time. `rates` is the price that
@@ -296,6 +297,7 @@ class Shard:
     past_batches: tuple[str, ...] = ()
     adopted: bool = False
     submitted_at: datetime | None = None
+    asked_at: datetime | None = None
     ended_at: datetime | None = None
     collected_at: datetime | None = None
     finished: int = 0

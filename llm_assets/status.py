@@ -139,6 +139,35 @@ def statuses(platform: Platform, enrichment: str | None = None) -> list[Partitio
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whether somebody looks after a provider's batches: `asked_at` is when it last said anything about one of them,
+    `unasked_since` when it was last asked about the one that waits the longest, or that one was sent.
+    """
+
+    provider: str
+    batches: int
+    asked_at: datetime | None
+    unasked_since: datetime
+
+
+def asked_lately(shards: Sequence[Shard]) -> list[Asked]:
+    """How it stands with the batches in flight among these shards, by provider. Pure."""
+    by_provider: dict[str, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        if shard.state is ShardState.SUBMITTED and shard.submitted_at:
+            by_provider[shard.provider].append(shard)
+    return [
+        Asked(
+            provider,
+            len(found),
+            max((shard.asked_at for shard in found if shard.asked_at), default=None),
+            min(shard.asked_at or shard.submitted_at for shard in found if shard.submitted_at),
+        )
+        for provider, found in sorted(by_provider.items())
+    ]
+
+
 def tokens_so_far(platform: Platform, enrichment: str, partition: str) -> int:
     """Tokens read and written by all that was collected for a partition."""
     shards = [s for s in platform.ledger.shards(enrichment, partition) if s.state not in ACTIVE]

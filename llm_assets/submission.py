@@ -8,6 +8,7 @@ Sending is safe to repeat, to interrupt anywhere, and to run twice at once.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -38,6 +39,7 @@ from llm_assets.records import (
     Shard,
     ShardState,
 )
+from llm_assets.trail import of_shard, span, tell
 
 RETRY_LATER = timedelta(minutes=1)
 
@@ -98,7 +100,8 @@ def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
     with platform.store.files.reading(platform.request_file(shard)) as file:
         if not platform.ledger.claim(shard.key, owner=platform.owner, account=client.account):
             return sent
-        return _post(platform, client, shard, file, sent)
+        with span("submit", **of_shard(shard)):
+            return _post(platform, client, shard, file, sent)
 
 
 def _post(platform: Platform, client: Client, shard: Shard, file: Path, sent: Sent) -> Sent:
@@ -112,23 +115,32 @@ def _post(platform: Platform, client: Client, shard: Shard, file: Path, sent: Se
         # The call may have taken minutes: what it created may show from now on, not only from the claim on.
         patience = platform.clock() + platform.visible_after(shard)
         platform.ledger.unsettled(shard.key, str(error), owner=platform.owner, not_before=patience)
+        _tell_refusal("unsettled", shard, error)
         return replace(sent, unknown=sent.unknown + 1)
     except (CapacityError, TransientError) as error:
         _release(platform, shard, error)
+        _tell_refusal("postponed", shard, error)
         return replace(sent, later=sent.later + 1)
     except RequestRejected as error:
         _reject(platform, shard, error)
+        _tell_refusal("rejected", shard, error)
         return replace(sent, rejected=sent.rejected + 1)
     except SystemicError as error:
         _give_back(platform, shard, error, not_before=None)
+        _tell_refusal("refused", shard, error)
         raise
     _record(platform, client, shard, batch)
+    tell("submitted", **of_shard(replace(shard, batch_id=batch.batch_id)), bytes=shard.bytes)
     return replace(
         sent,
         batch_ids=(*sent.batch_ids, batch.batch_id),
         requests=sent.requests + shard.requests,
         bytes=sent.bytes + shard.bytes,
     )
+
+
+def _tell_refusal(event: str, shard: Shard, error: ProviderError) -> None:
+    tell(event, level=logging.WARNING, **of_shard(shard), code=error.code or type(error).__name__)
 
 
 def _left_behind(client: Client, shard: Shard, file: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Which batches have ended: asked within a budget, with nobody left out for ever."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -63,3 +64,19 @@ def test_a_late_batch_is_cancelled_once_an_hour_and_within_the_budget(
     for _ in range(2):
         poll(platform, platform.ledger.active_shards(), calls_max=25)
     assert emulator.calls()["openai.cancel"] == 3
+
+
+def test_a_shard_knows_when_the_provider_last_said_anything_of_it(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    emulator.hold()
+    emulator.faults([{"fault": "http_500", "route": route} for route in ("list", "retrieve")])
+    poll(platform, platform.ledger.active_shards(), calls_max=9)
+    assert {shard.asked_at for shard in platform.ledger.active_shards()} == {None}
+    emulator.faults([])
+    time.passes(minutes=5)
+    poll(platform, platform.ledger.active_shards(), calls_max=2)
+    told = [shard.asked_at for shard in platform.ledger.active_shards() if shard.asked_at]
+    assert len(told) == 2
+    assert min(told) > time() - timedelta(minutes=1)
+    emulator.hold(held=False)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from llm_assets.console import asked_lines
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.status import InFlight, Outcome, in_flight, partition_status, together
+from llm_assets.status import Asked, InFlight, Outcome, asked_lately, in_flight, partition_status, together
 from llm_assets.waves import Step
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -165,3 +166,28 @@ NEVER: dict[str, Any] = {"since": None, "expected_at": None, "deadline_at": None
 )
 def test_since_when_and_until_about_when(shards: list[Shard], takes: timedelta | None, found: dict[str, Any]) -> None:
     assert in_flight(shards, takes) == InFlight(**found)
+
+
+# -- whether somebody looks after what is in flight
+
+
+def asked(minutes: int | None, provider: str = "openai", state: ShardState = ShardState.SUBMITTED) -> Shard:
+    """A shard that was sent two hours ago, and asked about some minutes ago."""
+    at = None if minutes is None else NOW - timedelta(minutes=minutes)
+    return replace(SHARD, provider=provider, state=state, submitted_at=NOW - timedelta(hours=2), asked_at=at)
+
+
+def test_the_batch_that_nobody_asked_about_for_longest_counts() -> None:
+    shards = [asked(1), asked(30), asked(2), asked(99, state=ShardState.ENDED), asked(None, "anthropic")]
+    assert asked_lately(shards) == [
+        Asked("anthropic", 1, None, NOW - timedelta(hours=2)),
+        Asked("openai", 3, NOW - timedelta(minutes=1), NOW - timedelta(minutes=30)),
+    ]
+    assert asked_lately([]) == []
+
+
+@pytest.mark.parametrize(("minutes", "is_wrong"), [(9, False), (11, True)])
+def test_batches_that_nobody_asks_about_are_a_question(minutes: int, is_wrong: bool) -> None:
+    (line,) = asked_lines(asked_lately([asked(minutes), asked(0)]), NOW)
+    assert line.plain.startswith(f"openai: 2 in flight, last asked about 0.0 s ago, one of them not for {minutes} min")
+    assert ("is the daemon running" in line.plain) is is_wrong

@@ -21,7 +21,7 @@ from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResou
 from llm_assets.platform import Platform, is_dead
 from llm_assets.polling import Poll, poll
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.status import in_flight, usual_turnaround
+from llm_assets.status import asked_lately, in_flight, usual_turnaround
 from llm_assets.waves import Step, next_step
 
 CALLS_MAX = 25
@@ -94,14 +94,14 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
             report = poll(opened, before, calls_max=CALLS_MAX, start=start, deadline=deadline)
             for problem in report.problems:
                 context.log.warning(problem)
-            active = opened.ledger.active_shards()
+            active, now = opened.ledger.active_shards(), opened.clock()
             requests = list(islice(_run_requests(context, opened, enrichments, active, buried), RUNS_MAX))
-            observed = list(_observations(opened, enrichments, before, active))
+            observed = list(_observations(opened, enrichments, before, active, now))
         return dg.SensorResult(
             run_requests=requests,
             asset_events=observed,
             cursor=str(start + report.asked),
-            skip_reason=None if requests else _idle(report, active),
+            skip_reason=None if requests else _idle(report, active, now),
         )
 
     return batch_completion
@@ -171,7 +171,7 @@ def _bury_the_dead(instance: dg.DagsterInstance) -> frozenset[str]:
 
 
 def _observations(
-    platform: Platform, enrichments: Collection[str], before: Sequence[Shard], after: Sequence[Shard]
+    platform: Platform, enrichments: Collection[str], before: Sequence[Shard], after: Sequence[Shard], now: datetime
 ) -> Iterator[dg.AssetObservation]:
     """Progress of the partitions in which something moved since the last tick."""
     then = {shard.key: (shard.state, shard.finished) for shard in before}
@@ -182,7 +182,8 @@ def _observations(
                 asset_key=asset_key(enrichment, "batches"),
                 partition=partition,
                 metadata=in_flight_metadata(in_flight(shards, usual_turnaround(platform, enrichment)))
-                | budget_metadata(platform, DECLARED[enrichment], partition),
+                | budget_metadata(platform, DECLARED[enrichment], partition)
+                | {"unasked_seconds": _unasked_seconds(shards, now)},
             )
 
 
@@ -193,6 +194,16 @@ def _by_partition(shards: Sequence[Shard]) -> dict[tuple[str, str], list[Shard]]
     return groups
 
 
-def _idle(report: Poll, active: Sequence[Shard]) -> str:
+def _unasked_seconds(shards: Sequence[Shard], now: datetime) -> int:
+    """For how long the provider has said nothing of the batch that waits the longest."""
+    since = [each.unasked_since for each in asked_lately(shards)]
+    return round((now - min(since, default=now)).total_seconds())
+
+
+def _idle(report: Poll, active: Sequence[Shard], now: datetime) -> str:
     in_flight = sum(shard.state is ShardState.SUBMITTED for shard in active)
-    return f"{in_flight} batches in flight, {report.calls} provider calls, nothing is due"
+    wrong = f"{len(report.problems)} providers could not be asked, " if report.problems else ""
+    return (
+        f"{in_flight} batches in flight, {report.calls} provider calls, {wrong}nothing is due; longest without news: "
+        f"{_unasked_seconds(active, now)} s"
+    )

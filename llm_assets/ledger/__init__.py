@@ -259,6 +259,11 @@ class Ledger:
         """So many requests are finished, as the provider counts."""
         self._note(key, finished=finished)
 
+    def asked(self, keys: Sequence[str]) -> None:
+        """The provider has just said how these shards stand."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(shards).where(shards.c.key.in_(keys)).values(asked_at=self._clock()))
+
     def submitted(self, key: str, batch: Batch, *, adopted: bool = False) -> None:
         """The provider has the shard; `adopted` when that is a guess that the results will prove."""
         facts: dict[str, Any] = {"batch_id": batch.batch_id, "submitted_at": self._clock(), "not_before": None}

@@ -84,6 +84,7 @@ shards = sa.Table(
     sa.Column("past_batches", sa.JSON, nullable=False),
     sa.Column("adopted", sa.Boolean, nullable=False),
     sa.Column("submitted_at", UtcDateTime),
+    sa.Column("asked_at", UtcDateTime),
     sa.Column("ended_at", UtcDateTime),
     sa.Column("collected_at", UtcDateTime),
     sa.Column("finished", sa.BigInteger, nullable=False),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG
 from llm_assets.definitions import defs
@@ -218,12 +221,42 @@ def test_a_missing_key_is_said_by_name(
 
 
 def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    return list(evaluated(definitions, instance).run_requests or [])
+
+
+def evaluated(definitions: dg.Definitions, instance: dg.DagsterInstance) -> SensorExecutionData:
     repository = definitions.get_repository_def()
     sensor = repository.get_sensor_def("batch_completion")
     with dg.build_sensor_context(
         instance=instance, repository_def=repository, resources=dict(repository.get_top_level_resources())
     ) as context:
-        return list(sensor.evaluate_tick(context).run_requests or [])
+        return sensor.evaluate_tick(context)
+
+
+def test_an_idle_tick_says_how_long_nothing_was_heard(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    emulator.hold(True)
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    said = r"1 batches in flight, 1 provider calls, nothing is due; longest without news: \d s"
+    assert re.fullmatch(said, str(evaluated(definitions, instance).skip_message))
+    emulator.faults([{"fault": "http_500", "route": "retrieve"}])
+    said = r"1 batches in flight, 1 provider calls, 1 providers could not be asked, nothing is due; longest .* \d+ s"
+    assert re.fullmatch(said, str(evaluated(definitions, instance).skip_message))
+    emulator.hold(False)
+
+
+def test_the_log_of_a_run_says_which_shard_went_into_which_batch(
+    definitions: dg.Definitions, emulator: Emulator, instance: dg.DagsterInstance
+) -> None:
+    settings = yaml.safe_load((Path(__file__).parents[2] / "dagster.yaml").read_text())
+    with dg.DagsterInstance.ephemeral(settings={"python_logs": settings["python_logs"]}) as logging:
+        result = materialize(definitions, logging, DOCUMENTS, BATCHES)
+        told = [entry.user_message for entry in logging.all_logs(result.run_id)]
+    assert any(
+        re.match(r"submitted enrichment=\w+ partition=\S+ wave=1 shard=\w+ provider=\w+ batch=\S+", line)
+        for line in told
+    )
 
 
 def test_the_sensor_asks_for_what_is_due_and_for_nothing_twice(
