@@ -8,7 +8,7 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench month chaos cluster check audit model clean
+.PHONY: help demo dev test bench month chaos cluster live check audit model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
@@ -36,10 +36,13 @@ chaos: $(ENVIRONMENT) ## Faults, kills and double runs at random: nothing lost, 
 cluster: $(ENVIRONMENT) ## A backfill over hosts that die and lose their database; needs root: sudo make cluster
 	$(BIN)/python -m cluster
 
+live: $(ENVIRONMENT) ## Three rows through each vendor whose key is set, for under a cent: where it differs from the emulator
+	$(BIN)/python -m live
+
 check: $(ENVIRONMENT) ## Style, types, layers: seconds, no tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy llm_assets llm_assets_tests bench chaos cluster
+	$(BIN)/mypy llm_assets llm_assets_tests bench chaos cluster live
 	$(BIN)/lint-imports
 
 # It ends with 1 for a hole and for a service that does not answer, and writes a report of what it has looked at only.

@@ -16,6 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from live.conversation import Conversation
+from live.facts import differences
 from llm_assets.embedding import Embedding
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
@@ -24,6 +26,7 @@ from llm_assets.providers import Credentials
 from llm_assets.records import Mode
 from llm_assets.store import Store
 from llm_assets.waves import Step
+from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import enriched, failed, go_on, labels, submit, write_documents
 from llm_assets_tests.ports import free_port
 from llm_assets_tests.test_embedding import vectors
@@ -71,6 +74,18 @@ def platform(tmp_path: Path, url: str) -> Iterator[Platform]:
     opened = Platform(Store(tmp_path), Ledger(f"sqlite:///{tmp_path / 'ledger.db'}", utc_now), credentials)
     yield opened
     opened.close()
+
+
+@pytest.mark.parametrize("vendor", ["anthropic", "openai"])
+def test_the_live_check_tells_where_it_differs_from_the_emulator(
+    url: str, emulator: Emulator, platform: Platform, vendor: str
+) -> None:
+    ours = Credentials("k", emulator.url if vendor == "anthropic" else emulator.openai_url)
+    expected = Conversation(vendor, ours, lambda _: None).hold()
+    found = Conversation(vendor, platform.credentials[vendor], lambda _: time.sleep(0.2)).hold()  # it takes seconds
+    points = {each.point for each in differences(found, expected)}
+    assert {"counts: at the end", "create: header request-id"} & points
+    assert "create: status" not in points
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_make_check_covers_style_types_and_layers() -> None:
     assert PYPROJECT["tool"]["mypy"]["strict"] is True
 
 
-TARGETS = ["help", "demo", "dev", "test", "bench", "month", "chaos", "cluster", "check", "audit"]
+TARGETS = ["help", "demo", "dev", "test", "bench", "month", "chaos", "cluster", "live", "check", "audit"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
