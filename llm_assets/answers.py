@@ -29,6 +29,8 @@ _READ_BYTES = 1 << 20
 _NAMED_WITHIN = 1024
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([a-zA-Z0-9_-]{1,64})"')
 _NOT_READ = "the result is no JSON that can be read: broken, or nested too deeply"
+_NOT_DONE = "the batch ended before the turn of this request came"
+_NO_RESULT = Result("", reason=Reason.MISSING_RESULT, message="the provider returned no result for this request")
 
 
 @dataclass(slots=True)
@@ -95,12 +97,16 @@ def _unread(line: bytes, problem: str) -> Result:
     return Result(custom_id, reason=Reason.UNREADABLE_RESULT, message=problem)
 
 
-def outcomes(sent: Sequence[Fingerprint], intake: Intake, output: Output | None, wave: int) -> pl.DataFrame:
+def outcomes(
+    sent: Sequence[Fingerprint], intake: Intake, output: Output | None, wave: int, rest: Reason | None = None
+) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending.
 
     `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
+    `rest` is why requests without a result were not done, where that is known.
     """
-    return _frame(sent, [judge(intake.result(f), output) for f in sent], wave, judged=output is not None)
+    absent = _NO_RESULT if rest is None else Result("", reason=rest, message=_NOT_DONE)
+    return _frame(sent, [judge(intake.result(f) or absent, output) for f in sent], wave, judged=output is not None)
 
 
 def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
@@ -109,12 +115,8 @@ def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message
     return _frame(sent, [result] * len(sent), wave)
 
 
-def judge(result: Result | None, output: Output | None) -> Result:
-    """A result with its reason: what is missing, and what does not obey the output schema, gets one."""
-    if result is None:
-        return Result(
-            custom_id="", reason=Reason.MISSING_RESULT, message="the provider returned no result for this request"
-        )
+def judge(result: Result, output: Output | None) -> Result:
+    """A result with its reason: what does not obey the output schema gets one."""
     if result.reason is not None or output is None:
         return result
     problem = output.validate(result.text or "")

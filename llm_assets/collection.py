@@ -106,7 +106,8 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
         return Oddities(intake.unknown)
     sent = sent_fingerprints(platform.store, shard)
     output = enrichment.output if asked_for(shard, enrichment.output) else None
-    table = outcomes(sent, intake, output, shard.wave)
+    is_whole = len(intake.by_fingerprint) >= expected_results(batch.counts, len(sent))
+    table = outcomes(sent, intake, output, shard.wave, batch.rest if is_whole else None)
     _keep(platform, enrichment, shard, table)
     return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from llm_assets.api_keys import fetched
 from llm_assets.errors import LedgerError, ProviderError, SystemicError
 from llm_assets.ledger import Ledger
-from llm_assets.providers import TOO_LARGE, Client, Credentials, Dialect, get_provider
+from llm_assets.providers import NAMES, TOO_LARGE, Client, Credentials, Dialect, get_provider
 from llm_assets.providers.realtime import RealtimeClient
 from llm_assets.records import FailureKind, Mode, Shard
 from llm_assets.retries import KIND_OF
@@ -69,7 +69,7 @@ class Settings:
             ledger_url=ledger_url,
             credentials={
                 name: Credentials(key, environment.get(f"{name.upper()}_BASE_URL") or None)
-                for name in ("anthropic", "openai")
+                for name in NAMES
                 if (key := environment.get(f"{name.upper()}_API_KEY"))
             },
         )

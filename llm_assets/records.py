@@ -167,7 +167,8 @@ class Batch:
 
     `stamp` is the submission key where the provider carries metadata, else None. `outputs` are what the
     provider's `download` needs (a results URL, file ids); `code` and `message` say why a batch FAILED. `staged_id` is
-    the uploaded file that it was made of, where there is one.
+    the uploaded file that it was made of, where there is one. Where a provider has no row for requests that were not
+    done when the batch ended, `rest` says why they were not.
     """
 
     batch_id: str
@@ -179,6 +180,7 @@ class Batch:
     code: str = ""
     message: str = ""
     staged_id: str | None = None
+    rest: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,7 +240,7 @@ def test_what_compose_starts_is_healthy_and_sends_what_is_launched(
     stack: ExitStack,
 ) -> None:
     shutil.copy(DEPLOY / "compose-dagster.yaml", tmp_path / "dagster.yaml")
-    code, web = free_port(0), free_port(0)
+    code, web = free_port(), free_port()
     moved = {"0.0.0.0": HOST, "4000": str(code), "3000": str(web), "workspace.yaml": str(tmp_path / "workspace.yaml")}
     workspace = (DEPLOY / "workspace.yaml").read_text().replace("host: code", f"host: {HOST}")
     (tmp_path / "workspace.yaml").write_text(workspace.replace("4000", str(code)))

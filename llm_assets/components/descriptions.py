@@ -9,6 +9,7 @@ from llm_assets.components.about import About
 from llm_assets.components.documents import documents_key
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.enrichment import Enrichment, enriched_schema, failed_schema
+from llm_assets.providers import caveat
 from llm_assets.records import DOCUMENT_ID, Mode
 
 
@@ -21,7 +22,7 @@ def batches_text(enrichment: Enrichment) -> str:
         "Here is seen what is in flight, since when and until about when, what was sent in which wave, and what of the "
         "budgets is taken. The sensor `batch_completion` brings results home and sends again what is worth it: "
         f"`{name}/enriched` and `{name}/failed` appear when every document has its outcome. Materializing this again "
-        "sends only what is worth sending again, and releases a partition that is held."
+        f"sends only what is worth sending again, and releases a partition that is held.{_warning(enrichment.provider)}"
     )
 
 
@@ -46,6 +47,11 @@ def failed_text(enrichment: Enrichment) -> str:
         f"more when `{name}/batches` is materialized with `retry_failed: true`; for the rest, change the document or "
         "the prompt."
     )
+
+
+def _warning(provider: str) -> str:
+    known = caveat(provider)
+    return f" The provider {provider} is {known}." if known else ""
 
 
 def _way(enrichment: Enrichment) -> str:

@@ -136,14 +136,21 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A dialect and the way to connect to it."""
+    """A dialect and the way to connect to it. A `caveat` is told wherever somebody could mistake it for one that is
+    known to work.
+    """
 
     dialect: Dialect
     connect: Callable[[Credentials], Client]
+    caveat: str = ""
 
 
-# provider name -> module; a third provider is a module with `provider(endpoint)` and one line here.
-_MODULES = {"anthropic": "llm_assets.providers.anthropic", "openai": "llm_assets.providers.openai"}
+# Provider name -> module with `provider(endpoint)`: all that there is to name of a provider. docs/providers.md.
+_MODULES = {
+    "anthropic": "llm_assets.providers.anthropic",
+    "openai": "llm_assets.providers.openai",
+    "mistral": "llm_assets.providers.mistral",
+}
 
 NAMES = tuple(_MODULES)
 
@@ -156,3 +163,8 @@ def get_provider(name: str, endpoint: str | None = None) -> Provider:
     """
     provider: Provider = import_module(_MODULES[name]).provider(endpoint)
     return provider
+
+
+def caveat(name: str) -> str:
+    """What is to be known of a provider before it is trusted; empty for none. Raises KeyError for an unknown name."""
+    return get_provider(name).caveat

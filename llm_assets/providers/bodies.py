@@ -121,6 +121,14 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def chat_text(content: object) -> str | None:
+    """The text of a chat message: a string, or on some servers a list of parts; None where there is none."""
+    if isinstance(content, list):
+        parts = [text(part.get("text")) for part in items(content) if part.get("type") == "text"]
+        return "".join(parts) if parts else None
+    return content if isinstance(content, str) else None
+
+
 def word(value: object) -> str:
     """`value` if it can be a vendor's name for something, else an empty string: a name has no blanks."""
     return value if isinstance(value, str) and _WORD.fullmatch(value) else ""

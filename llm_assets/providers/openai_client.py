@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from llm_assets.providers.wire import (
     refused,
     retry_after_s,
     save,
+    says_not_there,
     unreachable,
     usable_base_url,
     usable_key,
@@ -61,7 +61,6 @@ _STATES = {
 _COUNTED = ("model", "input", "instructions", "text", "reasoning", "tools", "tool_choice", "truncation")
 
 _FILE_PARAMS = ("input_file_id", "file_id")
-_NO_FILE = re.compile(r"(can(no|')t|could not) (find|access)|no such file|not found", re.IGNORECASE)
 _LISTED_ERRORS_MAX = 5
 
 
@@ -290,4 +289,4 @@ def _is_unseen_file(refusal: Refusal, param: str, effect: Effect) -> bool:
     if effect is not Effect.PAID or refusal.status not in (400, 404):
         return False
     about_file = param in _FILE_PARAMS or "file" in refusal.message.lower()
-    return about_file and bool(_NO_FILE.search(refusal.message))
+    return about_file and says_not_there(refusal.message)

@@ -14,7 +14,19 @@ import msgspec
 import orjson
 
 from llm_assets.providers import FILE_NOT_VISIBLE
-from llm_assets.providers.bodies import COUNT_MAX, Json, Wire, count, items, mapping, ordinary, result_row, short, text
+from llm_assets.providers.bodies import (
+    COUNT_MAX,
+    Json,
+    Wire,
+    chat_text,
+    count,
+    items,
+    mapping,
+    ordinary,
+    result_row,
+    short,
+    text,
+)
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
@@ -298,7 +310,7 @@ def _chat(custom_id: str, body: Json) -> Result:
     message = mapping(choice.get("message"))
     finish = text(choice.get("finish_reason"))
     stop = finish if finish in ("length", "content_filter") else ""
-    answer, refusal = _content(message.get("content")), text(message.get("refusal"))
+    answer, refusal = chat_text(message.get("content")), text(message.get("refusal"))
     return _answered(custom_id, body, answer, refusal, stop, "")
 
 
@@ -312,14 +324,6 @@ def _embedded(custom_id: str, body: Json) -> Result:
         except (TypeError, OverflowError):
             vector = None
     return _answered(custom_id, body, vector if isinstance(vector, str) else None, "", "", "")
-
-
-def _content(content: object) -> str | None:
-    """The text of a chat message: a string, or on some servers a list of parts."""
-    if isinstance(content, list):
-        parts = [text(part.get("text")) for part in items(content) if part.get("type") == "text"]
-        return "".join(parts) if parts else None
-    return content if isinstance(content, str) else None
 
 
 def _answered(custom_id: str, body: Json, answer: str | None, refusal: str, stop: str, message: str) -> Result:

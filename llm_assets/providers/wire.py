@@ -48,6 +48,8 @@ _NOT_THEIR_OWN = re.compile(
     r"""["`‘“„«「{<\r\n] | '(?!(?<=\w')(?:s|t|re|ve|ll|d|m)?(?:\W|$)) | [:=](?!//)(?=.{41})""", re.VERBOSE | re.DOTALL
 )
 
+_NOT_THERE = re.compile(r"(can(no|')t|could not) (find|access)|no such file|not found", re.IGNORECASE)
+
 # Failures before the first byte of a request could leave. Everything later may have been read by the server.
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
@@ -163,6 +165,11 @@ def own_words(message: str) -> str:
     foreign = _NOT_THEIR_OWN.search(message)
     said = f"{message[: foreign.start()]}…" if foreign else message
     return said[:MESSAGE_CHARACTERS_MAX]
+
+
+def says_not_there(message: str) -> bool:
+    """Whether a vendor's words are about something that it does not find."""
+    return bool(_NOT_THERE.search(message))
 
 
 def _is_of_the_request(refusal: Refusal) -> bool:

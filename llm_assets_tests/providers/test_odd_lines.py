@@ -48,6 +48,11 @@ GOOD: dict[str, list[dict[str, Any]]] = {
         {"response": {"status_code": 429, "body": ERROR}, "error": None},
         {"response": None, "error": {"code": "batch_expired", "message": "m"}},
     ],
+    "mistral": [
+        {"response": {"status_code": 200, "body": CHAT}, "error": None},
+        {"response": {"status_code": 429, "body": {"object": "error", "type": "rate_limited", "message": "m"}}},
+        {"response": {"status_code": 422, "body": {"message": {"detail": [{"input": "i"}]}}}, "error": "told so"},
+    ],
 }
 # Lines that are decoded as types, and how every other line is read.
 ORDINARY: dict[str, tuple[dict[str, Any], Callable[[bytes], Result], Callable[[bytes], Result]]] = {
