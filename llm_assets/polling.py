@@ -67,7 +67,7 @@ def poll(
         happened = report.ended or report.cancelled or report.problems
         tell(
             "polled",
-            level=logging.INFO if happened else logging.DEBUG,
+            logging.INFO if happened else logging.DEBUG,
             calls=report.calls,
             asked=report.asked,
             ended=report.ended,
@@ -149,7 +149,7 @@ def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget:
         with suppress(IllegalTransition):
             platform.ledger.vanished(shard, f"the provider does not know batch {shard.batch_id} any more")
             report.ended += 1
-            tell("vanished", level=logging.WARNING, **of_shard(shard))
+            tell("vanished", logging.WARNING, **of_shard(shard))
     else:
         _record(platform, client, shard, batch, report, budget)
 
@@ -190,7 +190,7 @@ def _cancel(platform: Platform, client: Client, shard: Shard, report: Poll) -> N
     try:
         client.cancel(shard.batch_id)
         report.cancelled += 1
-        tell("cancelled", level=logging.WARNING, **of_shard(shard))
+        tell("cancelled", logging.WARNING, **of_shard(shard))
     except ProviderError as error:
         report.problems += (f"batch {shard.batch_id} is past its deadline and could not be cancelled: {error}",)
 

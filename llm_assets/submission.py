@@ -140,7 +140,7 @@ def _post(platform: Platform, client: Client, shard: Shard, file: Path, sent: Se
 
 
 def _tell_refusal(event: str, shard: Shard, error: ProviderError) -> None:
-    tell(event, level=logging.WARNING, **of_shard(shard), code=error.code or type(error).__name__)
+    tell(event, logging.WARNING, **of_shard(shard), code=error.code or type(error).__name__)
 
 
 def _left_behind(client: Client, shard: Shard, file: Path) -> str | None:

@@ -46,7 +46,7 @@ def of_shard(shard: Shard) -> dict[str, Fact]:
     return facts | {"provider": shard.provider} | batch | {"requests": shard.requests}
 
 
-def tell(event: str, *, level: int = logging.INFO, **facts: Fact) -> None:
+def tell(event: str, level: int = logging.INFO, /, **facts: Fact) -> None:
     """Log what has happened, and write it on the span that it happened in."""
     _log.log(level, "%s", " ".join((event, *(f"{name}={_value(fact)}" for name, fact in facts.items()))))
     if _tracer is not None:
@@ -70,7 +70,7 @@ def span(step: str, **facts: Fact) -> Iterator[None]:
                     opened.set_status(trace.StatusCode.ERROR, type(error).__name__)
                     raise
     except Exception as error:
-        tell(f"{step}-failed", level=logging.WARNING, **facts, error=type(error).__name__)
+        tell(f"{step}-failed", logging.WARNING, **facts, error=type(error).__name__)
         raise
 
 

@@ -22,12 +22,13 @@ import yaml
 from dagster._config import validate_config
 from dagster_k8s import K8sRunLauncher
 
-from llm_assets.demo import HOST, Service, free_port
+from llm_assets.demo import HOST, Service
 from llm_assets.demo.webserver import Webserver
 from llm_assets.ledger import Ledger
 from llm_assets.platform import utc_now
 from llm_assets_tests.aws_server import AWS
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.ports import free_port
 from llm_assets_tests.postgres import Postgres
 from llm_assets_tests.s3_server import BUCKET, S3Server
 

@@ -13,7 +13,7 @@ import httpx2
 import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from llm_assets.errors import CapacityError, NotThere, ProviderError, TransientError
+from llm_assets.errors import CapacityError, NotThere, ProviderError, RequestRejected, TransientError
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
 from llm_assets.providers.bodies import Json, count, items, json_object, mapping, read_page, text, word
 from llm_assets.providers.mistral import CHAT, NAME, MistralDialect
@@ -122,6 +122,10 @@ class MistralClient:
             reraise=True,
         )
         return turns(self._ask, body)
+
+    def count_tokens(self, body: bytes) -> int:
+        """Mistral has no counter for what a chat would read. Raises RequestRejected."""
+        raise RequestRejected(f"{NAME} count_tokens: Mistral counts no tokens in advance", code="no_count")
 
     def _ask(self, body: bytes) -> bytes:
         with _asking("ask", Effect.SPENT):
