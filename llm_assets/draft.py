@@ -232,7 +232,10 @@ class Draft:
         return forecast(lengths, self._estimate, self._price, room, cached=self._is_cached)
 
     def _marked(self, body: bytes) -> bytes:
-        return self._dialect.marked(body, self._enrichment.shared_prefix) if self._is_cached else body
+        if self._is_cached:
+            body = self._dialect.marked(body, self._enrichment.shared_prefix)
+        tier = self._enrichment.service_tier
+        return body if tier is None or self._mode is Mode.BATCH else self._dialect.tiered(body, tier)
 
 
 def _mode(platform: Platform, enrichment: Enrichment, partition: str) -> Mode:

@@ -37,6 +37,7 @@ from llm_assets.text_limit import WAS_CUT, TextLimit
 Output = OutputSchema | Embedding
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 ATTEMPTS_MAX = 20
+REALTIME_REQUESTS_MAX = 500
 REQUEST_FILES_DAYS_MAX = 36_500
 CEILING_FACTOR = 4
 NO_LIMIT = 1 << 62
@@ -104,6 +105,8 @@ class Enrichment:
     those that do not (evidence.py). In the `mode` realtime requests are answered at once, at the standard price. After
     `rescue_after_hours` so are those that batches have not answered: what is late is cancelled, and what it did not
     answer is asked. A text that is longer than the `text_limit` is refused, or cut: the column `text_was_cut` says so.
+    In real time at most `realtime_requests` are under way at once, and a `service_tier` is answered more slowly, at the
+    price of a batch.
     """
 
     name: str
@@ -135,6 +138,8 @@ class Enrichment:
     mode: Mode = Mode.BATCH
     rescue_after_hours: float | None = None
     text_limit: TextLimit | None = None
+    realtime_requests: int | None = None
+    service_tier: str | None = None
     source: str = ""
 
     @cached_property
@@ -171,7 +176,9 @@ class Enrichment:
     def price_at(self, moment: datetime, mode: Mode = Mode.BATCH) -> Price:
         """What the model costs at a time, sent this way. Raises PriceUnknown."""
         price = self.price or listed_price(self.provider, self.model_name, moment)
-        return price if mode is Mode.BATCH else Price(price.standard, price.standard)
+        if mode is Mode.BATCH or self.service_tier is not None:
+            return price
+        return Price(price.standard, price.standard)
 
     def mode_at(self, now: datetime, first_sent_at: datetime | None) -> Mode:
         """How the next requests of a partition are sent, whose first were at some time."""
@@ -252,6 +259,11 @@ class Enrichment:
             )
         if not 0 <= self.reuse_days <= REQUEST_FILES_DAYS_MAX:
             yield f"reuse_days is {self.reuse_days}; it must be between 0 (never) and {REQUEST_FILES_DAYS_MAX}"
+        if self.realtime_requests is not None and not 1 <= self.realtime_requests <= REALTIME_REQUESTS_MAX:
+            yield (
+                f"realtime_requests is {self.realtime_requests}; it must be between 1 and {REALTIME_REQUESTS_MAX}: "
+                "as many may be paid twice when a process is killed"
+            )
         yield from self.text_limit.problems() if self.text_limit else ()
         for name, usd in (("partition_usd", self.partition_budget_usd), ("day_usd", self.day_budget_usd)):
             if not usd > 0:
@@ -298,6 +310,7 @@ class Enrichment:
             yield f"the endpoint {self.endpoint!r} cannot be used: {error}"
             return
         yield from self._limit_problems(dialect.limits)
+        yield from self._tier_problems(dialect)
         yield from self._price_problems()
         if dialect.embeds != isinstance(self.output, Embedding):
             yield _wrong_endpoint(dialect)
@@ -319,6 +332,17 @@ class Enrichment:
             limit, provider_limit = getattr(self.limits, unit), getattr(most, unit)
             if limit != NO_LIMIT and not 1 <= limit <= provider_limit:
                 yield f"limits.{unit} is {limit}; {self.provider} takes between 1 and {provider_limit}"
+
+    def _tier_problems(self, dialect: providers.Dialect) -> Iterator[str]:
+        if (tier := self.params.get("service_tier")) in dialect.tiers:
+            yield (f"params.service_tier is {tier!r}, at another price; declare `service_tier: {tier}` beside `params`")
+        if self.service_tier is None:
+            return
+        if self.service_tier not in dialect.tiers:
+            there = ", ".join(dialect.tiers) or "none"
+            yield f"service_tier is {self.service_tier!r}; {dialect.name} has {there} at {dialect.endpoint}"
+        elif self.mode is Mode.BATCH and self.rescue_after_hours is None:
+            yield "service_tier is for real time; declare `mode: realtime` or `rescue_after_hours` with it"
 
     def _body_problems(self, dialect: providers.Dialect) -> Iterator[str]:
         try:

@@ -103,7 +103,8 @@ class Platform:
     list after it was created; an unknown outcome is not taken for "nothing was created" before. `missing_tolerance` is
     how long what must be there (a batch, its results, some of them) may be missing before it counts as gone. Of a large
     partition `part_requests` are looked at at once, which bounds the memory that it takes. In real time,
-    `realtime_requests` are asked at once, each again up to `realtime_retries` times when the provider has no answer.
+    `realtime_requests` are asked at once where an enrichment says nothing else, each again up to `realtime_retries`
+    times when the provider has no answer.
     """
 
     store: Store
@@ -186,9 +187,10 @@ class Platform:
             self._clients[provider, endpoint] = found
         return found
 
-    def sender(self, shard: Shard) -> Client:
-        """The client that sends a shard, in its mode, with the account that is set. Raises SystemicError when no key is
-        set.
+    def sender(self, shard: Shard, at_once: int | None = None) -> Client:
+        """The client that sends a shard, in its mode, with the account that is set; in real time so many `at_once`.
+
+        Raises SystemicError when no key is set.
         """
         client = self.client(shard.provider, shard.endpoint)
         if shard.mode is Mode.BATCH:
@@ -198,7 +200,7 @@ class Platform:
             self.dialect_of(shard),
             shard,
             self.store.files.journals,
-            at_once=self.realtime_requests,
+            at_once=at_once or self.realtime_requests,
             retries=self.realtime_retries,
             told=self.ledger.progress,
         )

@@ -56,9 +56,9 @@ class Sent:
     rejected: int = 0
 
 
-def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None) -> Sent:
+def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None, at_once: int | None = None) -> Sent:
     """Send the shards of a partition that are planned and due, unless the plan is held, as far as the provider's queue
-    has room for them.
+    has room for them; in real time so many requests `at_once`.
 
     Raises SystemicError, after it has put the plan on hold, when the account or the model is refused.
     """
@@ -77,7 +77,7 @@ def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None) -> 
             sent = replace(sent, later=sent.later + 1)
             continue
         try:
-            sent = _send(platform, shard, sent)
+            sent = _send(platform, shard, sent, at_once)
         except SystemicError as error:
             platform.ledger.hold(plan, f"{error.code}: {error}")
             raise
@@ -93,8 +93,8 @@ def _no_room(platform: Platform, shard: Shard, quota: Quota) -> str:
     return no_room(shard, others, quota, refused, platform.clock())
 
 
-def _send(platform: Platform, shard: Shard, sent: Sent) -> Sent:
-    client = platform.sender(shard)
+def _send(platform: Platform, shard: Shard, sent: Sent, at_once: int | None) -> Sent:
+    client = platform.sender(shard, at_once)
     if not platform.store.files.exists(platform.request_file(shard)):
         return replace(sent, later=sent.later + 1)  # the next plan writes it anew
     with platform.store.files.reading(platform.request_file(shard)) as file:

@@ -1,8 +1,10 @@
 """The real-time path: the same tables without a batch, and nothing asked twice but what was being waited for."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
-from llm_assets.providers.realtime import JOURNAL
+from llm_assets.providers.realtime import JOURNAL, RealtimeClient, Room
 from llm_assets.reconciliation import other_accounts, reconcile_partition
 from llm_assets.records import Mode, Quota, ShardState
 from llm_assets.submission import send_planned
@@ -311,3 +313,70 @@ def test_a_budget_counts_the_standard_price(empty: Platform, time: Time, now: En
 def test_what_cannot_be_declared(now: Enrichment, changes: dict[str, float], told: str) -> None:
     with pytest.raises(DeclarationError, match=told):
         replace(now, **changes).check(["document_id", "text"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("came_back", "at_once"),
+    [
+        pytest.param("." * 100, 16, id="never more than declared"),
+        pytest.param("x", 8, id="half as many"),
+        pytest.param("x" * 16, 8, id="a crowd counts once"),
+        pytest.param("x" * 17, 4, id="the next crowd as well"),
+        pytest.param("x" * 200, 1, id="never none"),
+        pytest.param("x" + "." * 9, 9, id="one more after as many answers"),
+        pytest.param("x" + "." * 400, 16, id="all in the end"),
+    ],
+)
+def test_as_many_are_asked_as_the_provider_has_room_for(came_back: str, at_once: int) -> None:
+    room = Room(16)
+    for each in came_back:
+        room.answered(again=each == "x")
+    assert room.at_once == at_once
+
+
+def test_a_provider_without_room_is_asked_less_at_once(empty: Platform, time: Time, now: Enrichment) -> None:
+    time.emulator.faults([{"fault": "http_429", "route": "ask", "times": 6, "retry_after_s": 0.05}])
+    write_documents(empty, TEXTS[:10])
+    plan_partition(empty, now, P)
+    (shard,) = empty.ledger.shards(now.name, P)
+    client = empty.sender(shard, 8)
+    assert isinstance(client, RealtimeClient)
+    with empty.store.files.reading(empty.request_file(shard)) as file:
+        client.create(file, staged=None, stamp=shard.key)
+    assert client.room.at_once < 8
+    assert billed(time.emulator) == [1] * 10
+
+
+def test_flex_is_asked_for_and_costs_what_a_batch_costs(empty: Platform, time: Time) -> None:
+    batch = labels("openai")
+    run(empty, batch, TEXTS[:2])
+    flex = replace(batch, mode=Mode.REALTIME, service_tier="flex")
+    run(empty, flex, TEXTS[:5])
+    assert asked(time.emulator) == 3  # two have their answers
+    books, rates = time.emulator.accounting()["asked"], flex.price_at(utc_now()).batch[0]
+    costs = (books["input_tokens"] * rates.input + books["output_tokens"] * rates.output) / 1_000_000
+    shard = empty.ledger.shards(flex.name, P)[-1]
+    assert shard.charge_usd == pytest.approx(costs)
+    assert b'"service_tier":"flex"' in local(empty.store, empty.request_file(shard)).read_bytes()
+    (journal,) = local(empty.store).rglob(f"*{JOURNAL}")
+    answered = [json.loads(line)["response"]["body"]["service_tier"] for line in journal.read_text().splitlines()]
+    assert answered == ["flex"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        pytest.param({"provider": "anthropic"}, "service_tier is 'flex'; anthropic has none at", id="not Anthropic's"),
+        pytest.param({"service_tier": "slow"}, "service_tier is 'slow'; openai has flex at", id="no such tier"),
+        pytest.param({"mode": Mode.BATCH}, "service_tier is for real time", id="a batch"),
+        pytest.param(
+            {"params": {"service_tier": "flex"}}, "declare `service_tier: flex` beside `params`", id="as a parameter"
+        ),
+        pytest.param({"realtime_requests": 0}, "realtime_requests is 0; it must be between 1 and 500", id="none"),
+    ],
+)
+def test_what_cannot_be_asked_so_is_told(changes: dict[str, Any], told: str) -> None:
+    provider = changes.get("provider", "openai")
+    flex = replace(labels(provider), mode=Mode.REALTIME, service_tier="flex")
+    with pytest.raises(DeclarationError, match=told):
+        replace(flex, **changes).check(["document_id", "text"])

@@ -120,6 +120,8 @@ class Enrichment(InFile, About):
     evidence: Sequence[str] = ()
     mode: str = "batch"
     rescue_after_hours: float | None = None
+    realtime_requests: int | None = None
+    service_tier: str | None = None
     nightly: str | None = None
     follow: bool = False
 
@@ -176,6 +178,8 @@ class Enrichment(InFile, About):
             mode=_mode(self.mode, source),
             rescue_after_hours=self.rescue_after_hours,
             text_limit=self._text_limit(source),
+            realtime_requests=self.realtime_requests,
+            service_tier=self.service_tier,
             quota=spending.quota(self.provider, self.model_name),
             source=source,
         )
@@ -340,7 +344,7 @@ def _batches_asset(
                     retry_failed=config.retry_failed,
                     release_hold=WORK_TAG not in context.run.tags,
                 )
-                sent = send_planned(opened, plan, enrichment.quota)
+                sent = send_planned(opened, plan, enrichment.quota, enrichment.realtime_requests)
             except SystemicError as error:
                 words = str(error)
                 stop = "" if words.endswith((".", "?", "!")) else "."

@@ -241,7 +241,7 @@ def _response_object(place: Place, model: str, content: Mapping[str, Any], answe
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
-        "service_tier": "default",
+        "service_tier": content.get("service_tier") or "default",
         "store": True,
         "temperature": content.get("temperature", 1.0),
         "text": content.get("text") or {"format": {"type": "text"}},
@@ -288,7 +288,7 @@ def _completion(place: Place, model: str, content: Mapping[str, Any], answer: An
         "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
         "usage": _usage(answer, "prompt", "completion"),
-        "service_tier": "default",
+        "service_tier": content.get("service_tier") or "default",
         "system_fingerprint": mark,
     }
 

@@ -31,6 +31,7 @@ class Dialect(Protocol):
     shard_format: ShardFormat
     list_page_size: int
     embeds: bool  # whether its answers are vectors
+    tiers: tuple[str, ...]  # what is answered at once at the price of a batch, when it is asked for
     carries_stamp: bool  # whether a batch gives back the submission key it was created with
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:
@@ -47,6 +48,10 @@ class Dialect(Protocol):
 
     def marked(self, body: bytes, system: str) -> bytes:
         """The same encoded request, its system prompt marked for the provider's prompt cache."""
+        ...
+
+    def tiered(self, body: bytes, tier: str) -> bytes:
+        """The same encoded request, to be answered in this tier, one of `tiers`."""
         ...
 
     def line(self, custom_id: str, body: bytes) -> bytes:
@@ -91,9 +96,9 @@ class Client(Protocol):
         """
         ...
 
-    def ask(self, body: bytes, retries: int = 0) -> bytes:
-        """One request in real time, at the standard price: one POST, and up to `retries` more where the provider has no
-        answer now. Returns a result line like a batch's.
+    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
+        """One request in real time: one POST, and up to `retries` more where the provider has no answer now, of which
+        `again` is told. Returns a result line like a batch's.
         """
         ...
 

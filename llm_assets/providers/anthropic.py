@@ -42,6 +42,7 @@ class AnthropicDialect:
     shard_format = ShardFormat(header=b'{"requests":[\n', separator=b",\n", footer=b"\n]}", suffix=".json")
     list_page_size = 1000
     embeds = False
+    tiers: tuple[str, ...] = ()
     carries_stamp = False
 
     def __init__(self) -> None:
@@ -72,6 +73,10 @@ class AnthropicDialect:
         text = orjson.dumps(system)
         block = b'"system":[{"type":"text","text":%b,"cache_control":{"type":"ephemeral","ttl":"1h"}}]' % text
         return body.replace(b'"system":%b' % text, block, 1)
+
+    def tiered(self, body: bytes, tier: str) -> bytes:
+        """There are none."""
+        raise ValueError(f"Anthropic has no tier {tier!r}")
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """`{"custom_id":…,"params":…}`; `custom_id` matches `^[a-zA-Z0-9_-]{1,64}$`, so needs no escapes."""

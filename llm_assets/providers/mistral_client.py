@@ -113,12 +113,13 @@ class MistralClient:
         with _asking("create", Effect.PAID):
             return _batch(_read(self._http.post("/batch/jobs", json=body)))
 
-    def ask(self, body: bytes, retries: int = 0) -> bytes:
+    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
         """POST one chat, and give its reply the form of a result line."""
         turns = Retrying(
             retry=retry_if_exception_type((TransientError, CapacityError)),
             stop=stop_after_attempt(retries + 1),
             wait=_pause,
+            before_sleep=None if again is None else lambda _: again(),
             reraise=True,
         )
         return turns(self._ask, body)

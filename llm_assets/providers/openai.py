@@ -58,6 +58,7 @@ class OpenAIDialect:
     def __init__(self, endpoint: str = RESPONSES) -> None:
         self.endpoint = endpoint
         self.embeds = endpoint == EMBEDDINGS
+        self.tiers: tuple[str, ...] = () if self.embeds else ("flex",)
         self._line = f'","method":"POST","url":"{endpoint}","body":'.encode()
         self._read, constant = _ENDPOINTS[endpoint]
         self._constant = PerTask(constant)
@@ -92,6 +93,10 @@ class OpenAIDialect:
         """With a key that brings requests of one prompt to one cache; caching itself needs no mark."""
         key = blake2b(system.encode(), digest_size=16).hexdigest()
         return b'%b,"prompt_cache_key":"%b"}' % (body[:-1], key.encode())
+
+    def tiered(self, body: bytes, tier: str) -> bytes:
+        """With the name of the tier; the answer is the same, so that it is no part of a fingerprint."""
+        return b'%b,"service_tier":"%b"}' % (body[:-1], tier.encode())
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """`{"custom_id":…,"method":"POST","url":…,"body":…}`; `custom_id` is one that needs no escapes."""

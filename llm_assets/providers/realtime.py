@@ -42,12 +42,37 @@ class Journals(Protocol):
         """What is in a journal."""
 
 
+class Room:
+    """How many requests may be under way at once, at the most `most`.
+
+    Half as many when the provider had to be asked again, and one more after as many answers as are under way: what one
+    crowd met counts once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._now = most, float(most)
+        self._of_this_crowd = 0
+
+    @property
+    def at_once(self) -> int:
+        """How many may be under way now."""
+        return int(self._now)
+
+    def answered(self, *, again: bool) -> None:
+        """A request has come back, after it had to be asked again or not."""
+        self._of_this_crowd -= 1
+        if not again:
+            self._now = min(self._most, self._now + 1 / self._now)
+        elif self._of_this_crowd <= 0:
+            self._of_this_crowd, self._now = self.at_once, max(1.0, self._now / 2)
+
+
 class RealtimeClient:
     """The verbs of a provider for one shard, without a batch.
 
-    Its answers are kept in `journals`. A few requests are asked `at_once`. The `retries` of each
-    are the SDK's: with pauses that double, or as long as the provider's `retry-after` says. `told` gets the shard's key
-    and how many of its requests have come back, now and then.
+    Its answers are kept in `journals`. A few requests are asked `at_once`, fewer when the provider has no room. The
+    `retries` of each are the SDK's: with pauses that double, or as long as the provider's `retry-after` says. `told`
+    gets the shard's key and how many of its requests have come back, now and then.
     """
 
     def __init__(
@@ -64,6 +89,7 @@ class RealtimeClient:
         self._client, self._dialect, self._shard, self._journals = client, dialect, shard, journals
         self._journal = f"{shard.path}{JOURNAL}"
         self._at_once, self._retries, self._told = at_once, retries, told
+        self.room = Room(at_once)
         self.account, self.base_url = client.account, client.base_url
 
     def stage(self, shard: Path) -> str | None:
@@ -88,9 +114,9 @@ class RealtimeClient:
                     self._told(stamp, count)
         return self.batch(self._id())
 
-    def ask(self, body: bytes, retries: int = 0) -> bytes:
+    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
         """One request."""
-        return self._client.ask(body, retries)
+        return self._client.ask(body, retries, again)
 
     def count_tokens(self, body: bytes) -> int:
         """Of one request."""
@@ -140,15 +166,16 @@ class RealtimeClient:
         some, in_a_row = False, 0
         stopped: ProviderError | None = None
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as threads:
-            waiting: set[Future[tuple[str, bytes | ProviderError]]] = set()
+            waiting: set[Future[tuple[str, bytes | ProviderError, bool]]] = set()
             while True:
                 if stopped is None:
-                    for name, body in islice(requests, self._at_once - len(waiting)):
+                    for name, body in islice(requests, max(0, self.room.at_once - len(waiting))):
                         waiting.add(threads.submit(self._asked, name, body))
                 if not waiting:
                     break
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for name, found in sorted((future.result() for future in done), key=lambda each: each[0]):
+                for name, found, again in sorted((future.result() for future in done), key=lambda each: each[0]):
+                    self.room.answered(again=again)
                     if isinstance(found, bytes):
                         some, in_a_row = True, 0
                         yield found
@@ -165,17 +192,18 @@ class RealtimeClient:
             for name, _ in requests:
                 yield self._dialect.error_line(name, stopped.code, str(stopped))
 
-    def _asked(self, name: str, body: bytes) -> tuple[str, bytes | ProviderError]:
-        """A result line, or why there is none now."""
+    def _asked(self, name: str, body: bytes) -> tuple[str, bytes | ProviderError, bool]:
+        """A result line, or why there is none now; and whether the provider had to be asked again."""
+        again: list[None] = []
         try:
-            line = self._client.ask(body, self._retries)
+            line = self._client.ask(body, self._retries, lambda: again.append(None))
         except RequestRejected as error:
             known = self._dialect.batch_reason(error.code) is not Reason.UNKNOWN
             code = error.code if known else _REFUSED
-            return name, self._dialect.error_line(name, code, str(error))
+            return name, self._dialect.error_line(name, code, str(error)), bool(again)
         except ProviderError as error:
-            return name, error
-        return name, line.replace(b'"custom_id":"%b"' % ASKED, b'"custom_id":"%b"' % name.encode(), 1)
+            return name, error, True
+        return name, line.replace(b'"custom_id":"%b"' % ASKED, b'"custom_id":"%b"' % name.encode(), 1), bool(again)
 
     def _id(self) -> str:
         first = next(self._journals.chunks(self._journal), b"").partition(b"\n")[0]

@@ -56,6 +56,12 @@ _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _UNTRUSTED = "; its certificate is not trusted: correct the base URL, or name your authority's file in SSL_CERT_FILE"
 
 
+def tell_retries(reply: httpx2.Response, again: Callable[[], None] | None) -> None:
+    """Call `again` when the SDK had to ask more than once for this reply: both number what they send."""
+    if again is not None and reply.request.headers.get("x-stainless-retry-count", "0") != "0":
+        again()
+
+
 class Effect(Enum):
     """What a call leaves behind, which decides what a lost reply means."""
 
