@@ -17,8 +17,10 @@ from llm_assets.errors import NotThere, ProviderError, RequestRejected, StoreErr
 from llm_assets.platform import Platform
 from llm_assets.records import BatchState, Reason, Shard
 
-# What one sweep takes on; the next one goes on from there.
-SWEEP_MAX = 50
+# What one sweep takes on at least; the next one goes on from there. After a partition with many shards it takes on
+# twice as many: else large ones would leave more behind with each day.
+_SWEEP_MIN = 50
+_SWEEP_TIMES = 2
 # After this time the providers have deleted everything themselves.
 PROVIDERS_KEEP = timedelta(days=30)
 # A file of a shard that the ledger does not know may be one of a plan that is being written.
@@ -33,17 +35,18 @@ def sweep(platform: Platform, enrichment: Enrichment, partition: str) -> list[st
 
     Returns what did not work, in words for people. It is tried again with the next sweep, or not worth it.
     """
+    most = max(_SWEEP_MIN, _SWEEP_TIMES * len(platform.ledger.shards(enrichment.name, partition)))
     return [
-        *_delete_request_files(platform, enrichment),
+        *_delete_request_files(platform, enrichment, most),
         *_delete_strangers(platform, enrichment, partition),
         *_delete_left_behind(platform, enrichment, partition),
-        *(_forget_batches(platform, enrichment) if enrichment.delete_at_provider else ()),
+        *(_forget_batches(platform, enrichment, most) if enrichment.delete_at_provider else ()),
     ]
 
 
-def _delete_request_files(platform: Platform, enrichment: Enrichment) -> Iterator[str]:
+def _delete_request_files(platform: Platform, enrichment: Enrichment, most: int) -> Iterator[str]:
     until = platform.clock() - timedelta(days=enrichment.request_files_days)
-    for shard in platform.ledger.unswept(enrichment.name, until=until, limit=SWEEP_MAX):
+    for shard in platform.ledger.unswept(enrichment.name, until=until, limit=most):
         if problem := _delete(platform, platform.request_file(shard)):
             yield problem
             return
@@ -77,9 +80,9 @@ def _delete(platform: Platform, path: str) -> str:
     return ""
 
 
-def _forget_batches(platform: Platform, enrichment: Enrichment) -> Iterator[str]:
+def _forget_batches(platform: Platform, enrichment: Enrichment, most: int) -> Iterator[str]:
     since = platform.clock() - PROVIDERS_KEEP
-    for shard in platform.ledger.unforgotten(enrichment.name, since=since, limit=SWEEP_MAX):
+    for shard in platform.ledger.unforgotten(enrichment.name, since=since, limit=most):
         try:
             if problem := _forget(platform, shard):
                 yield problem

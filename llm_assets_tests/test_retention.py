@@ -16,6 +16,7 @@ from llm_assets.records import ShardState
 from llm_assets.retention import sweep
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (
+    LABELS,
     P,
     Time,
     enriched,
@@ -235,6 +236,21 @@ def test_one_sweep_takes_on_a_bounded_number_of_the_oldest(ledger_url: str) -> N
         assert [shard.key for shard in ledger.unforgotten("e", since=NOW - timedelta(days=6), limit=9)] == [
             shard.key for shard in reversed(finished) if shard.collected_at and shard.collected_at >= NOW - timedelta(6)
         ]
+
+
+@pytest.mark.parametrize(("shards", "swept"), [(20, 50), (80, 160)])
+def test_of_a_large_partition_more_is_swept_than_it_brought(empty: Platform, shards: int, swept: int) -> None:
+    now, name = empty.clock(), LABELS.name
+    done = replace(SHARD, enrichment=name, provider="openai", endpoint="/v1/responses", state=ShardState.COLLECTED)
+    done = replace(done, collected_at=now - timedelta(days=40))
+    old = [
+        replace(done, key=f"k{day}-{number}", path=f"k{day}-{number}", partition=f"{day}")
+        for day in range(1, 6)
+        for number in range(shards)
+    ]
+    empty.ledger.record_plan(replace(PLAN, enrichment=name), old, replaces=None)
+    assert sweep(empty, LABELS, "1") == []
+    assert len(empty.ledger.unswept(name, until=now, limit=9_999)) == len(old) - swept
 
 
 # -- what the providers keep
