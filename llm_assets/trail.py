@@ -54,7 +54,7 @@ def tell(event: str, level: int = logging.INFO, /, **facts: Fact) -> None:
 
 
 @contextmanager
-def span(step: str, **facts: Fact) -> Iterator[None]:
+def span(step: str, /, **facts: Fact) -> Iterator[None]:
     """What takes time. An error is told by its type only: the words of one that nobody foresaw may quote anything."""
     try:
         if _tracer is None:
