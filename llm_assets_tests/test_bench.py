@@ -14,6 +14,7 @@ from bench.comparison import Comparison
 from bench.peer_run import PEERS, run_peers
 from bench.phase import Measured, PhaseFailed, run_phase
 from bench.report import against_peers, compared, with_headlines
+from bench.scale import Clock, live_through, measure
 from bench.tick import measure_ticks
 
 ROOT = Path(__file__).parents[1]
@@ -122,3 +123,14 @@ def test_tools_that_cannot_be_installed_are_left_out_and_named(tmp_path: Path, m
     assert found == {}
     assert len(missing) == len({peer.environment for peer in PEERS})
     assert all("left out: it could not be installed" in reason for reason in missing)
+
+
+def test_a_small_history_is_lived_through_and_asked(tmp_path: Path) -> None:
+    found = {}
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    for platform in live_through(url, Clock(), days=3, shards_a_day=20):
+        found = measure(platform)
+        shards, costs = platform.ledger.active_shards(), platform.ledger.cost_by_partition()
+    assert len(shards) == 20
+    assert len(costs) == 20  # ten enrichments, two days that are home
+    assert all(seconds > 0 for seconds in found.values())
