@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from llm_assets.demo import LABELS, Demo, Options
@@ -61,9 +62,18 @@ def kill_dagster_and_start_it_again(demo: Demo) -> None:
     demo._start_dagster()
 
 
+def listening(demo: Demo) -> set[str]:
+    """The addresses at which any process of the demo can be reached."""
+    groups = {service.process.pid for service in demo._services}
+    pids = [pid for pid in psutil.pids() if os.getpgid(pid) in groups]
+    found = [socket for pid in pids for socket in psutil.Process(pid).net_connections("inet")]
+    return {socket.laddr.ip for socket in found if socket.status == psutil.CONN_LISTEN}
+
+
 def test_a_daemon_killed_in_the_middle_of_a_post_and_again_while_batches_are_on_their_way(
     demo: Demo, emulator: Emulator
 ) -> None:
+    assert listening(demo) == {"127.0.0.1"}
     emulator.hold(True)
     emulator.faults([{"fault": "slow", "delay_s": 30, "times": 1}])
     demo.webserver.launch(

@@ -10,9 +10,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from sqlite3 import connect
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,9 +26,10 @@ from dagster_k8s import K8sRunLauncher
 from llm_assets.demo import HOST, Service
 from llm_assets.demo.webserver import Webserver
 from llm_assets.ledger import Ledger
-from llm_assets.platform import utc_now
+from llm_assets.platform import Platform, utc_now
 from llm_assets_tests.aws_server import AWS
 from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import P, Time, finish, labels, open_platform, submit, write_documents
 from llm_assets_tests.ports import free_port
 from llm_assets_tests.postgres import Postgres
 from llm_assets_tests.s3_server import BUCKET, S3Server
@@ -317,3 +319,26 @@ def test_every_variable_of_these_files_is_told() -> None:
     files = [path.read_text() for path in DEPLOY.iterdir()]
     named = {name for text in files for name in re.findall(r"\b(?:DAGSTER_(?:POSTGRES|LOGS)|LLM_ASSETS)_[A-Z_]+", text)}
     assert named <= set(re.findall(r"`([A-Z_]+)`", PAGE))
+
+
+def test_a_backup_whose_ledger_was_copied_first_goes_on_elsewhere_and_pays_nothing_again(
+    empty: Platform, emulator: Emulator, time: Time, tmp_path: Path
+) -> None:
+    there, here = tmp_path / "store", tmp_path / "restored"
+    emulator.hold(True)
+    write_documents(empty, ["good", "bad"])
+    submit(empty, labels("openai"))
+    here.mkdir()
+    with closing(connect(there / "ledger.db")) as ledger, closing(connect(here / "ledger.db")) as copy:
+        ledger.backup(copy)
+    emulator.hold(False)
+    time.passes(minutes=30)
+    finish(empty, labels("openai"))
+    shutil.copytree(there, here, dirs_exist_ok=True, ignore=shutil.ignore_patterns("ledger.db*"))
+
+    restored = open_platform(here, emulator.url, time)
+    finish(restored, labels("openai"))
+    assert restored.store.scan(restored.store.enriched("labels", P)).collect().height == 2
+    restored.close()
+    accounting = emulator.accounting()
+    assert accounting["requests"] == accounting["billed"] == 2
