@@ -39,6 +39,7 @@ class MistralDialect:
     shard_format = ShardFormat(header=b"", separator=b"\n", footer=b"\n", suffix=".jsonl")
     list_page_size = 100
     embeds = False
+    tiers: tuple[str, ...] = ()
     carries_stamp = True
 
     def __init__(self) -> None:
@@ -56,6 +57,10 @@ class MistralDialect:
         system, turns = split_system(messages)
         first = [{"role": "system", "content": system}] if system else []
         return self._constant(task) | {"messages": first + turns}
+
+    def tiered(self, body: bytes, tier: str) -> bytes:
+        """There are none."""
+        raise ValueError(f"Mistral has no tier {tier!r}")
 
     def cache_tokens_min(self, model_name: str) -> int:
         """Never: whether its prompt cache works for batches is not documented."""
