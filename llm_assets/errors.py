@@ -118,3 +118,9 @@ class NotThere(ProviderError):
 
 class DownloadIncomplete(ProviderError):
     """Results ended before they were complete."""
+
+
+def is_ours(class_name: str) -> bool:
+    """Whether an error of this class is one of these: its message may be shown to anybody."""
+    found = globals().get(class_name)
+    return isinstance(found, type) and issubclass(found, LLMAssetsError)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 
-from llm_assets import errors
 from llm_assets.components.derived import MADE
 from llm_assets.components.documents import NO_FILE
 from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
@@ -22,7 +21,7 @@ from llm_assets.components.evaluation import COMPARED
 from llm_assets.definitions import defs
 from llm_assets.enrichment import Enrichment
 from llm_assets.erasure import Lineage
-from llm_assets.errors import LLMAssetsError
+from llm_assets.errors import LLMAssetsError, is_ours
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.records import Plan, ShardState
@@ -31,7 +30,6 @@ from llm_assets.waves import Step
 
 _CALLS_MAX = 25
 # Errors whose words are enough.
-_OURS = {name for name, found in vars(errors).items() if isinstance(found, type) and issubclass(found, LLMAssetsError)}
 # Dagster's own log stays silent: what fails is said here, once.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -224,5 +222,5 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
             error = error.cause
         if error is not None:
             said = (error.message.partition(": ")[2] or error.message).strip()
-            return said if error.cls_name in _OURS else f"{error.cls_name}: {said}"
+            return said if is_ours(error.cls_name or "") else f"{error.cls_name}: {said}"
     return "the run failed before its first step"

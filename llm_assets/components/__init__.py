@@ -1,5 +1,6 @@
-"""What a deployment declares in YAML: documents, enrichments, and the sensor that completes them."""
+"""What a deployment declares in YAML: documents, enrichments, the sensor that completes them, alerts."""
 
+from llm_assets.components.alerts import Alerts
 from llm_assets.components.completion import BatchCompletion
 from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.documents import Documents
@@ -10,6 +11,7 @@ from llm_assets.components.paired import PairedAnswers
 from llm_assets.components.spending import Spending
 
 __all__ = [
+    "Alerts",
     "BatchCompletion",
     "DerivedDocuments",
     "Documents",

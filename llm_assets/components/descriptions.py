@@ -72,11 +72,10 @@ def enriched_columns(enrichment: Enrichment, documents: Mapping[str, pl.DataType
     columns = enriched_schema(
         enrichment.keep, answer, documents, has_evidence=bool(enrichment.evidence), is_cut=enrichment.cuts
     )
-    answers = {
-        name: str(schema["description"])
-        for name, schema in enrichment.output.json_schema["properties"].items()
-        if "description" in schema
-    }
+    # Where the UI does not draw the lineage of columns, it can be read here.
+    asked = f"Answered of `{', '.join(sorted(enrichment.prompt.variables))}` of `documents/{enrichment.documents}`."
+    said = enrichment.output.json_schema["properties"]
+    answers = {name: f"{said.get(name, {}).get('description', '')} {asked}".strip() for name in answer}
     return column_schema(columns, _DESCRIPTIONS | _kept(enrichment) | answers)
 
 

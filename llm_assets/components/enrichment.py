@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.collection import collect_partition
+from llm_assets.components import timing
 from llm_assets.components.about import DOCUMENTS_TAG, About, tag_value
 from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
@@ -25,6 +26,7 @@ from llm_assets.components.descriptions import (
 )
 from llm_assets.components.documents import HasColumns, documents_key, find_documents
 from llm_assets.components.metadata import (
+    Metadata,
     budget_metadata,
     enriched_metadata,
     failed_metadata,
@@ -57,6 +59,7 @@ ENRICHMENT_TAG = "llm_assets/enrichment"
 PROVIDER_TAG = "llm_assets/provider"
 MODEL_TAG = "llm_assets/model"
 MODE_TAG = "llm_assets/mode"
+_LINEAGE = "dagster/column_lineage"
 # What this process has loaded, by name: for commands that act without materializing anything.
 DECLARED: dict[str, Declared] = {}
 
@@ -123,6 +126,7 @@ class Enrichment(InFile, About):
     realtime_requests: int | None = None
     service_tier: str | None = None
     nightly: str | None = None
+    fresh_by: str | None = None
     follow: bool = False
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -141,6 +145,7 @@ class Enrichment(InFile, About):
             table.partitions,
             follows=self.follow or table.is_derived,
             nightly=self.nightly,
+            fresh_by=self.fresh_by,
             about=self.about,
         )
 
@@ -279,13 +284,14 @@ def enrichment_definitions(
     *,
     follows: bool = False,
     nightly: str | None = None,
+    fresh_by: str | None = None,
     about: About | None = None,
 ) -> dg.Definitions:
     """The assets, checks and schedule of an enrichment. Raises DeclarationError for what cannot work.
 
     With `follows` a partition is planned and sent by itself when its documents were materialized.
     `nightly` is a time of day, `HH:MM` in the partitions' time zone, at which yesterday's documents are read and
-    sent.
+    sent; `fresh_by` is one by which their answers are wanted.
     """
     enrichment.check(documents.schema)
     DECLARED[enrichment.name] = enrichment
@@ -293,8 +299,14 @@ def enrichment_definitions(
     batches = _batches_asset(enrichment, partitions, about, following() if follows else None)
     tables = _tables_asset(enrichment, documents, partitions, about)
     checks = enrichment_checks(enrichment, asset_key(enrichment.name, "enriched"))
-    assets = dg.Definitions(assets=[batches, tables], asset_checks=[checks])
-    return assets if nightly is None else dg.Definitions.merge(assets, _nightly(enrichment, nightly))
+    found = [dg.Definitions(assets=[batches, tables], asset_checks=[checks])]
+    if nightly is not None:
+        sent = dg.AssetSelection.assets(documents_key(enrichment.documents), asset_key(enrichment.name, "batches"))
+        found.append(timing.nightly(enrichment.name, sent, nightly, enrichment.source))
+    if fresh_by is not None:
+        enriched = asset_key(enrichment.name, "enriched")
+        found.append(timing.freshness(enrichment.name, enriched, fresh_by, partitions, enrichment.source))
+    return dg.Definitions.merge(*found)
 
 
 def asset_key(enrichment: str, table: str) -> dg.AssetKey:
@@ -348,20 +360,14 @@ def _batches_asset(
             except SystemicError as error:
                 words = str(error)
                 stop = "" if words.endswith((".", "?", "!")) else "."
-                raise dg.Failure(
-                    description=f"Nothing more is sent until somebody acts: {words}{stop} Then materialize this again.",
-                    metadata={"provider": enrichment.provider, "code": error.code},
-                    allow_retries=False,
-                ) from error
+                said = f"Nothing more is sent until somebody acts: {words}{stop} Then materialize this again."
+                found = {"provider": enrichment.provider, "code": error.code} | _now(opened, enrichment, partition)
+                raise _held(context, enrichment, said, found) from error
             shards = opened.ledger.shards(enrichment.name, partition)
-            takes = usual_turnaround(opened, enrichment.name)
-            metadata = submission_metadata(plan, sent, shards)
-            metadata |= in_flight_metadata(in_flight(shards, takes)) | budget_metadata(opened, enrichment, partition)
+            metadata = _now(opened, enrichment, partition) | submission_metadata(plan, sent, shards)
         if plan.held:
-            raise dg.Failure(
-                description=f"Nothing more is sent: {plan.held}. Then materialize this again.",
-                metadata=metadata,
-                allow_retries=False,
+            raise _held(
+                context, enrichment, f"Nothing more is sent: {plan.held}. Then materialize this again.", metadata
             )
         return dg.MaterializeResult(metadata=metadata)
 
@@ -381,7 +387,7 @@ def _tables_asset(
             skippable=True,
             description=text,
             kinds={enrichment.provider, "parquet", "polars"},
-            metadata={"dagster/column_schema": columns, "dagster/column_lineage": lineage(enrichment, answers)},
+            metadata={"dagster/column_schema": columns, _LINEAGE: lineage(enrichment, answers)},
             partitions_def=partitions,
             group_name=enrichment.name,
             owners=about.owners,
@@ -411,20 +417,35 @@ def _tables_asset(
                 yield from _published(enrichment, opened, context.partition_key, progress)
                 _swept(context, opened, enrichment)
                 return
-            takes = usual_turnaround(opened, enrichment.name)
-            observed = progress_metadata(progress, shards) | in_flight_metadata(in_flight(shards, takes))
-            observed |= budget_metadata(opened, enrichment, context.partition_key)
-        batches = asset_key(enrichment.name, "batches")
-        context.log_event(dg.AssetObservation(asset_key=batches, partition=context.partition_key, metadata=observed))
+            observed = _now(opened, enrichment, context.partition_key) | progress_metadata(progress, shards)
         if progress.held:
-            raise dg.Failure(
-                description=f"{progress.held}. Nothing more is sent until somebody acts; then materialize "
-                f"{enrichment.name}/batches for this partition again.",
-                metadata=observed,
-                allow_retries=False,
+            said = (
+                f"{progress.held}. Nothing more is sent until somebody acts; then materialize "
+                f"{enrichment.name}/batches for this partition again."
             )
+            raise _held(context, enrichment, said, observed)
+        _observe(context, enrichment, observed)
 
     return tables
+
+
+def _now(platform: Platform, enrichment: Declared, partition: str) -> Metadata:
+    """What is in flight of a partition, and what of the budgets is taken."""
+    shards = platform.ledger.shards(enrichment.name, partition)
+    takes = usual_turnaround(platform, enrichment.name)
+    return in_flight_metadata(in_flight(shards, takes)) | budget_metadata(platform, enrichment, partition)
+
+
+def _held(context: dg.AssetExecutionContext, enrichment: Declared, said: str, found: Metadata) -> dg.Failure:
+    """The failure of what waits for a person; of a failure alone, the partition's page does not show why."""
+    _observe(context, enrichment, {"held": said} | found)
+    return dg.Failure(description=said, metadata=found, allow_retries=False)
+
+
+def _observe(context: dg.AssetExecutionContext, enrichment: Declared, found: Metadata) -> None:
+    """Show how far a partition is; on `batches`, as what is observed on `enriched` counts as fresh there."""
+    key = asset_key(enrichment.name, "batches")
+    context.log_event(dg.AssetObservation(asset_key=key, partition=context.partition_key, metadata=found))
 
 
 def _tags(enrichment: Declared, about: About) -> dict[str, str]:
@@ -445,12 +466,18 @@ def _published(
     shards = platform.ledger.shards(enrichment.name, partition)
     enriched = platform.store.enriched(enrichment.name, partition)
     failed = platform.store.failed(enrichment.name, partition)
+    # Dagster+ draws the lineage of columns of what is said here, and not of the definition.
+    of_answers: Metadata = {
+        _LINEAGE: dg.MetadataValue.column_lineage(lineage(enrichment, enrichment.output.frame_schema))
+    }
+    of_failures: Metadata = {_LINEAGE: dg.MetadataValue.column_lineage(lineage(enrichment))}
     shares = answer_shares(platform.store.scan(enriched), enrichment.output)
     yield dg.MaterializeResult(
-        asset_key=asset_key(enrichment.name, "enriched"), metadata=enriched_metadata(progress, enriched, shards, shares)
+        asset_key=asset_key(enrichment.name, "enriched"),
+        metadata=enriched_metadata(progress, enriched, shards, shares) | of_answers,
     )
     yield dg.MaterializeResult(
-        asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed)
+        asset_key=asset_key(enrichment.name, "failed"), metadata=failed_metadata(progress, failed) | of_failures
     )
 
 
@@ -462,21 +489,3 @@ def _swept(context: dg.AssetExecutionContext, platform: Platform, enrichment: De
         problems = [f"what is not kept any longer was not deleted: {type(error).__name__}"]
     for problem in problems:
         context.log.warning(problem)
-
-
-def _nightly(enrichment: Declared, at: str) -> dg.Definitions:
-    """A schedule that reads and sends yesterday's documents; the sensor does the rest."""
-    hour, minute = _time_of_day(at, enrichment.source)
-    selection = dg.AssetSelection.assets(documents_key(enrichment.documents), asset_key(enrichment.name, "batches"))
-    job = dg.define_asset_job(f"{enrichment.name}_nightly", selection=selection)
-    schedule = dg.build_schedule_from_partitioned_job(
-        job, hour_of_day=hour, minute_of_hour=minute, default_status=dg.DefaultScheduleStatus.RUNNING
-    )
-    return dg.Definitions(schedules=[schedule])
-
-
-def _time_of_day(at: str, source: str) -> tuple[int, int]:
-    hour, _, minute = at.partition(":")
-    if hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60:
-        return int(hour), int(minute)
-    raise DeclarationError(source, f"nightly is {at!r}; write a time of day such as '02:30' (in quotes)")

@@ -46,12 +46,13 @@ def column_lineage(columns: Mapping[str, Sequence[tuple[dg.AssetKey, str]]]) -> 
 
 def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Metadata:
     """What the partition wants and what was sent for it."""
-    return emulator_mark(shards) | {
+    found: Metadata = {
         "shards_when_sent": shards_table(shards),
-        "dagster/row_count": plan.requests,
         "documents": plan.documents,
+        "dagster/row_count": plan.requests,
         "wave": plan.wave,
         "requests_retried": retried(shards),
+        "requests_reused": sum(shard.requests for shard in shards if shard.wave == 0),
         "requests_sent": sent.requests,
         "bytes_sent": sent.bytes,
         "batches_sent": len(sent.batch_ids),
@@ -60,8 +61,8 @@ def submission_metadata(plan: Plan, sent: Sent, shards: Sequence[Shard]) -> Meta
         "shards_rejected": sent.rejected,
         "expected_usd": _usd(sum(shard.expected_usd for shard in shards if shard.wave == plan.wave)),
         "at_most_usd": _usd(sum(shard.at_most_usd for shard in shards if shard.wave == plan.wave)),
-        "requests_reused": sum(shard.requests for shard in shards if shard.wave == 0),
     }
+    return found | emulator_mark(shards)
 
 
 def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
@@ -69,14 +70,12 @@ def shards_table(shards: Sequence[Shard]) -> dg.MetadataValue:
     latest = sorted(shards, key=lambda shard: shard.wave, reverse=True)[:_SHARDS_SHOWN]
     rows: list[Row] = [
         {
-            "wave": shard.wave,
-            "state": shard.state.value,
-            "requests": shard.requests,
+            "requests": f"{shard.requests:,} {shard.state.value}",
             "batch": shard.batch_id or shard.message[:_NOTE_LENGTH],
         }
         for shard in latest
     ]
-    return table(rows, wave="int", state="string", requests="int", batch="string")
+    return table(rows, requests="string", batch="string")
 
 
 def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
@@ -89,13 +88,10 @@ def progress_metadata(progress: Progress, shards: Sequence[Shard]) -> Metadata:
         "requests_due": requests.get(Standing.DUE, 0) + requests.get(Standing.HELD, 0),
         "requests_failed": requests.get(Standing.FAILED, 0),
         "wave": progress.wave,
-        "input_tokens": progress.input_tokens,
-        "output_tokens": progress.output_tokens,
+        "cost_usd": _usd(progress.spent.cost_usd),
+        "by_wave": waves_table(shards, progress.by_wave),
     }
-    found |= money(progress) | {"by_wave": waves_table(shards, progress.by_wave)} | reasons(progress)
-    if progress.held:
-        found["held"] = progress.held
-    return found | odd_results(progress) | emulator_mark(shards)
+    return reasons(progress) | found | odd_results(progress) | emulator_mark(shards)
 
 
 def enriched_metadata(progress: Progress, path: str, shards: Sequence[Shard], shares: Mapping[str, float]) -> Metadata:
@@ -157,7 +153,7 @@ def is_emulated(batch_id: str | None) -> bool:
 def emulator_mark(shards: Sequence[Shard]) -> Metadata:
     """Says so when any of the batches was the emulator's."""
     if any(is_emulated(shard.batch_id) for shard in shards):
-        return {"emulator": "These answers come from the local emulator, not from the provider."}
+        return {"emulator": "From the local emulator, not from the provider."}
     return {}
 
 
@@ -174,7 +170,10 @@ def reasons(progress: Progress) -> Metadata:
 
 
 def waves_table(shards: Sequence[Shard], answers: Mapping[int, int]) -> dg.MetadataValue:
-    """A row a wave: what was sent again when, and how many `answers` it brought. Wave 0 is what others had already."""
+    """A row a wave: how much was sent (again), when, and how many `answers` it brought.
+
+    Wave 0 is what other partitions had already. Narrow, or the UI cuts it.
+    """
     rows: list[Row] = []
     for wave in sorted({shard.wave for shard in shards}):
         own = [shard for shard in shards if shard.wave == wave]
@@ -182,13 +181,12 @@ def waves_table(shards: Sequence[Shard], answers: Mapping[int, int]) -> dg.Metad
         rows.append(
             {
                 "wave": wave,
-                "batches": sum(shard.batch_id is not None for shard in own),
                 "requests": sum(shard.requests for shard in own),
                 "answers": answers.get(wave, 0),
-                "sent (UTC)": "" if sent is None else f"{sent:%Y-%m-%d %H:%M}",
+                "sent (UTC)": "" if sent is None else f"{sent:%b %d %H:%M}",
             }
         )
-    return table(rows, wave="int", batches="int", requests="int", answers="int", **{"sent (UTC)": "string"})
+    return table(rows, wave="int", requests="int", answers="int", **{"sent (UTC)": "string"})
 
 
 def in_flight_metadata(found: InFlight) -> Metadata:
@@ -196,14 +194,14 @@ def in_flight_metadata(found: InFlight) -> Metadata:
     moments = {
         "in_flight_since": found.since,
         "expected_about": found.expected_at,
-        "cancelled_if_not_done_by": found.deadline_at,
+        "deadline": found.deadline_at,
     }
     return {
+        **{name: dg.MetadataValue.timestamp(moment) for name, moment in moments.items() if moment is not None},
         "requests_in_flight": found.requests,
         "requests_finished": found.finished,
         "batches_in_flight": found.batches - found.ended,
         "batches_ended": found.ended,
-        **{name: dg.MetadataValue.timestamp(moment) for name, moment in moments.items() if moment is not None},
     }
 
 
@@ -211,18 +209,11 @@ def budget_metadata(platform: Platform, enrichment: Enrichment, partition: str) 
     """What is spent or reserved so far, of the partition, of today (UTC) and of all enrichments today, and of what."""
     accounts = enrichment.accounts(partition, platform.clock())
     rows: list[Row] = []
-    for account, counted in zip(accounts, ("this partition", "today (UTC)", "today, all enrichments"), strict=True):
+    for account, counted in zip(accounts, ("partition", "today (UTC)", "all, today"), strict=True):
         charged, is_limited = platform.ledger.charged(account), account.usd < float("inf")
-        rows.append(
-            {
-                "counted": counted,
-                "spent or reserved": f"${charged:,.4f}",
-                "of a budget of": f"${account.usd:,.2f}" if is_limited else "no limit",
-                "used": f"{charged / account.usd:.1%}" if is_limited else "",
-            }
-        )
-    names = dict.fromkeys(("counted", "spent or reserved", "of a budget of", "used"), "string")
-    return {"budgets": table(rows, **names)}
+        of = f"of ${account.usd:,.2f} ({charged / account.usd:.1%})" if is_limited else "(no limit)"
+        rows.append({"counted": counted, "spent or reserved": f"${charged:,.4f} {of}"})
+    return {"budgets": table(rows, counted="string", **{"spent or reserved": "string"})}
 
 
 def table(rows: Sequence[Row], **columns: str) -> dg.MetadataValue:

@@ -27,6 +27,7 @@ attributes:
   keep: []                      # columns of the documents that the answers carry
   budget: {{partition_usd: 1}}    # the most that a partition may cost, in US dollars
   # nightly: "02:30"            # sends yesterday's documents by itself
+  # fresh_by: "09:00"           # a check fails when yesterday's answers are not there by then
 """
 _PROMPT = """\
 system:

@@ -86,6 +86,7 @@ BAD: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("a rescue after the end", "topic", {"rescue_after_hours": 30}, "rescue_after_hours", "below deadline_hours"),
     ("a text too short to cut", "topic", {"max_chars": 9}, "max_chars", "it must be at least 100"),
     ("no time of day", "topic", {"nightly": "half two"}, "nightly", "'02:30'"),
+    ("no time to be there by", "topic", {"fresh_by": "9 am"}, "fresh_by", "fresh_by is '9 am'"),
     ("documents of nothing", "made", {"enrichment": None}, "enrichment", "found neither of"),
     ("documents of what is not there", "made", {"enrichment": "topics"}, "enrichment", "'topics' is not declared"),
     ("a column that nothing has", "made", {"columns": ["price"]}, "columns", "columns names 'price'"),
@@ -173,6 +174,14 @@ def placed(error: BaseException, says: str) -> tuple[str, str, str]:
             if says in problem and (file := FILE.search(message)):
                 return Path(file[0]).parent.name, line, key
     raise AssertionError(list(causes(error)))
+
+
+def test_answers_that_are_not_of_days_are_late_at_no_time_of_day() -> None:
+    documents = DOCUMENTS | {"partitioned_by": "file", "start_date": None}
+    project = {"reviews": ("Documents", documents), "topic": ("Enrichment", ENRICHMENT | {"fresh_by": "09:00"})}
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - Dagster wraps what components raise
+        projects.load(project, {"topic": PROMPT})
+    assert placed(caught.value, "fresh_by is for days")[::2] == ("topic", "fresh_by")
 
 
 def test_what_is_found_on_the_way_is_said_of_the_file_that_is_wrong() -> None:
