@@ -76,6 +76,7 @@ def from_chart(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "telemetry": values["telemetry"],
+        "python_logs": snake(values["pythonLogs"]),
         "storage": {"postgres": {"postgres_db": database}},
         "compute_logs": {
             "module": "dagster_aws.s3.compute_log_manager",
@@ -108,6 +109,8 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, f"${value['env']}"
     elif value is None or isinstance(value, bool):
         yield path, {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, list):
+        yield path, ", ".join(value)
     else:
         yield path, str(value)
 
