@@ -33,9 +33,11 @@ from llm_assets.corpus import slice_file
 from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
 from llm_assets.erasure import Erasure, erase, find
 from llm_assets.errors import LLMAssetsError
+from llm_assets.overview import overview
 from llm_assets.platform import Platform, Settings
 from llm_assets.preview import ask_some, count_some, outlook
 from llm_assets.prices import in_dollars
+from llm_assets.providers import caveat
 from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
 from llm_assets.reconciliation import take_over as do_take_over
 from llm_assets.records import Mode
@@ -45,6 +47,7 @@ from llm_assets.status import (
     asked_lately,
     failures,
     outcome,
+    overall,
     spending_table,
     statuses,
     together,
@@ -114,6 +117,7 @@ def status(
         others = other_accounts(platform) if platform else []
         asked = asked_lately(platform.ledger.active_shards()) if platform else []
         now = platform.clock() if platform else datetime.now(UTC)
+        progress = overall(platform, name, found) if platform and name and found else None
     if as_json:
         accounts = [{"provider": each.provider, "batches": len(each.shards)} for each in others]
         _print_json(
@@ -122,6 +126,7 @@ def status(
                 "totals": _totals(found),
                 "other_accounts": accounts,
                 "asked": [asdict(each) for each in asked],
+                **({"progress": asdict(progress)} if progress else {}),
             }
         )
         return
@@ -130,8 +135,10 @@ def status(
         out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
     out.print(console.status_table(found, out.width))
+    if progress:
+        out.print(console.overall_line(str(name), progress))
     wrong = (*console.held_lines(found), *console.empty_lines(found), *console.other_account_lines(others))
-    for line in (*wrong, *console.asked_lines(asked, now)):
+    for line in (*wrong, *console.caveat_lines(found), *console.asked_lines(asked, now)):
         out.print(line)
 
 
@@ -164,8 +171,10 @@ def failed(
 @app.command()
 def preview(
     name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
-    partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
-    count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many documents to ask about.")] = 5,
+    partition: Annotated[
+        str | None, typer.Option(help="The partition, such as 2026-11-01; all, if not said.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=0, help="Of a partition: how many to ask about.")] = 5,
     count_tokens: Annotated[
         bool, typer.Option("--count-tokens", help="Let the provider count the tokens of some requests, for free.")
     ] = False,
@@ -173,13 +182,18 @@ def preview(
 ) -> None:
     """Ask about a few documents in real time, and show what all of them would cost. Nothing is sent as a batch.
 
-    What is asked here is paid at the standard price, and its answers are shown and not kept.
+    What is asked here is paid at the standard price, and its answers are shown and not kept. Without a partition
+    nothing is asked: what all partitions would cost that are not finished is added up.
     """
+    if partition is None:
+        _preview_all(name, as_json)
+        return
     err = _console(stderr=True)
     with _errors_exit(_MISUSED), err.status("Loading definitions"):
         from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
 
         target = find_target(name, partition)
+    _warn(target.provider)
     with _platform() as platform, _errors_exit(_FAILED):
         with open_instance() as instance:
             Foreground(target, platform, instance, poll_seconds=1, on_problem=_complain).read_documents()
@@ -197,8 +211,41 @@ def preview(
     out = _console()
     if answers:
         out.print(console.titled(f"{name} {partition}: asked now", console.preview_table(answers)))
-    how = "in real time" if target.declared.mode is Mode.REALTIME else "as a batch"
+    how = _how(target.declared.mode)
     out.print(console.titled(f"All of it, {how}", console.facts_table(console.outlook_facts(ahead))))
+
+
+def _preview_all(name: str, as_json: bool) -> None:
+    err = _console(stderr=True)
+    with _errors_exit(_MISUSED), err.status("Loading definitions"):
+        from llm_assets.foreground import find_target, open_instance  # loads Dagster: two seconds
+
+        target = find_target(name)
+    _warn(target.provider)
+    with _platform() as platform, _errors_exit(_FAILED), open_instance() as instance, err.status("Reading") as busy:
+        partitions = target.all_partitions(platform, instance)
+        ahead = overview(
+            platform, target.declared, partitions, target.source, lambda each: busy.update(f"Reading {each}")
+        )
+    if as_json:
+        _print_json({"overview": asdict(ahead)})
+        return
+    out = _console()
+    title = f"{name}: what is left of all partitions, {_how(target.declared.mode)}"
+    out.print(console.titled(title, console.overview_table(ahead)))
+    out.print()
+    out.print(console.facts_table(console.overview_facts(ahead)))
+
+
+def _how(mode: Mode) -> str:
+    return "in real time" if mode is Mode.REALTIME else "as batches"
+
+
+def _warn(provider: str) -> None:
+    """Say what is to be known of a provider."""
+    if known := caveat(provider):
+        err = _console(stderr=True)
+        err.print(f"llm-assets: {provider} is {known}", style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -431,6 +478,7 @@ def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> 
         from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
 
         target = find_target(name, partition)
+    _warn(target.provider)
     with _platform() as platform:
         with _errors_exit(_MISUSED):
             platform.client(target.provider, None)  # raises when there is no key

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_assets.erasure import Erasure
+from llm_assets.overview import Overview, Part
 from llm_assets.preview import Answered, Outlook
 from llm_assets.prices import in_dollars
 from llm_assets.reconciliation import OpenClaim, OtherAccount
-from llm_assets.status import Asked, Outcome, PartitionStatus
+from llm_assets.status import Asked, Outcome, Overall, PartitionStatus
 from llm_assets.waves import Step
 
 _WIDE = 112
@@ -153,14 +154,81 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
     return facts
 
 
+def _learned_from(evidence: int) -> str:
+    return f"{evidence:,} earlier requests" if evidence else "a guess: no earlier requests"
+
+
 def _judged_by(ahead: Outlook) -> str:
-    if ahead.evidence:
-        learned = f"{ahead.evidence:,} earlier requests"
-    elif ahead.asked:
+    learned = _learned_from(ahead.evidence)
+    if ahead.asked and not ahead.evidence:
         learned = f"the {ahead.asked:,} above; there are no earlier requests"
-    else:
-        learned = "a guess: no earlier requests"
     return f"{learned}; tokens in by the provider's count of {ahead.counted:,}" if ahead.counted else learned
+
+
+def overview_table(ahead: Overview) -> Table:
+    """A row for the partitions that are not planned, one for those that are, and the totals."""
+    found = table()
+    found.add_column("", style="dim", no_wrap=True)
+    names = ("partitions", "documents", "to send", "in flight", "about", "at most", "in real time")
+    for name in names:
+        found.add_column(name, justify="right", no_wrap=True)
+    parts = [ahead.unplanned, ahead.planned]
+    found.add_row("not planned", *_part_cells(parts[:1]))
+    found.add_row("planned", *_part_cells(parts[1:]))
+    found.add_section()
+    found.add_row("total", *_part_cells(parts), style="bold")
+    return found
+
+
+def _part_cells(parts: Sequence[Part]) -> list[str]:
+    counts = ("partitions", "documents", "to_send", "in_flight")
+    money = ("usd", "at_most_usd", "standard_usd")
+    return [
+        *(number(sum(getattr(part, name) for part in parts)) for name in counts),
+        *(in_dollars(sum(getattr(part, name) for part in parts)) for name in money),
+    ]
+
+
+def overview_facts(ahead: Overview) -> dict[str, str]:
+    """What else there is to say about all partitions, line by line."""
+    total = ahead.unplanned.usd + ahead.planned.usd
+    facts = {"partitions finished": number(ahead.finished)}
+    if ahead.without_documents:
+        facts["partitions without documents, not counted"] = number(ahead.without_documents)
+    if ahead.held:
+        facts["partitions held"] = number(ahead.held)
+    if ahead.reused:
+        facts["answered in other partitions"] = number(ahead.reused)
+    facts |= {
+        "spent so far": in_dollars(ahead.spent_usd),
+        "with retries, about": in_dollars(total * ahead.retries),
+        "judged by": _learned_from(ahead.evidence),
+    }
+    if ahead.hours is not None:
+        facts["batches took lately"] = duration(ahead.hours * 3600)
+    return facts
+
+
+def overall_line(name: str, done: Overall) -> Text:
+    """How far an enrichment is, in a line."""
+    share = f"{done.done / done.requests:.0%}" if done.requests else "all"
+    parts = [
+        f"{done.done:,} of {done.requests:,} requests done ({share})",
+        f"{done.in_flight:,} in flight",
+        f"{done.waiting:,} waiting",
+        f"{in_dollars(done.cost_usd)} so far",
+        f"{done.published:,} of {done.partitions:,} planned partitions published",
+    ]
+    if done.held:
+        parts.append(f"{done.held:,} held")
+    if done.about is not None and done.hours is not None:
+        parts.append(f"about {moment(done.about)} UTC, as batches took {duration(done.hours * 3600)} lately")
+    return Text.assemble((f"{name}: ", "bold"), "; ".join(parts))
+
+
+def caveat_lines(statuses: Iterable[PartitionStatus]) -> list[Text]:
+    """What is to be known of the providers that are at work, a line each."""
+    return [Text(said, "yellow") for said in sorted({said for status in statuses for said in status.caveats})]
 
 
 def claims_table(claims: Sequence[OpenClaim]) -> Table:

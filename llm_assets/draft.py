@@ -273,8 +273,8 @@ def _history(platform: Platform, enrichment: Enrichment) -> Spent:
     return platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
 
 
-def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str) -> Answers:
-    """The answers of the enrichment's other partitions that are young enough to be taken."""
+def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str | None) -> Answers:
+    """The answers of the enrichment's other partitions that are young enough to be taken; None for those of all."""
     oldest = platform.clock() - timedelta(days=enrichment.reuse_days)
     collected = platform.ledger.collected_since(enrichment.name, oldest) if enrichment.reuse_days else []
     return Answers(platform.store, [shard for shard in collected if shard.partition != partition], oldest)

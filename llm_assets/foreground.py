@@ -10,15 +10,17 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 
 from llm_assets.components.derived import MADE
-from llm_assets.components.documents import NO_FILE
+from llm_assets.components.documents import NO_FILE, SOURCES
 from llm_assets.components.enrichment import DECLARED, ENRICHMENT_TAG, asset_key
 from llm_assets.components.evaluation import COMPARED
+from llm_assets.components.resources import s3_resource
 from llm_assets.definitions import defs
+from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment
 from llm_assets.erasure import Lineage
 from llm_assets.errors import LLMAssetsError, is_ours
@@ -44,7 +46,26 @@ class Target:
     documents: dg.AssetKey
     job: dg.JobDefinition = field(repr=False)
     declared: Enrichment = field(repr=False)
-    dynamic: str = ""  # the name of the partitions, where they are not known beforehand
+    partitions: dg.PartitionsDefinition[str] = field(repr=False)
+
+    @property
+    def dynamic(self) -> str:
+        """The name of the partitions, where they are not known beforehand."""
+        return str(self.partitions.name) if isinstance(self.partitions, dg.DynamicPartitionsDefinition) else ""
+
+    @property
+    def source(self) -> DocumentSource | None:
+        """The files that the documents are read from; None where they are made of other tables."""
+        found = SOURCES.get(self.declared.documents)
+        return replace(found, s3=s3_resource().get_client()) if found and found.in_bucket else found
+
+    def all_partitions(self, platform: Platform, instance: dg.DagsterInstance) -> set[str]:
+        """All partitions that there are by now: those that Dagster knows, that files have come for, that were read."""
+        if not self.dynamic:
+            return set(self.partitions.get_partition_keys())
+        arrived = self.source.arrived() if self.source else {}
+        read = platform.store.document_partitions(self.declared.documents)
+        return {*instance.get_dynamic_partitions(self.dynamic), *arrived, *read}
 
     @property
     def batches(self) -> dg.AssetKey:
@@ -57,8 +78,11 @@ class Target:
         return asset_key(self.enrichment, "enriched"), asset_key(self.enrichment, "failed")
 
 
-def find_target(enrichment: str, partition: str) -> Target:
-    """What this deployment declares under these names. Raises LLMAssetsError when it does not."""
+def find_target(enrichment: str, partition: str | None = None) -> Target:
+    """What this deployment declares under these names; without a partition, for what is about all of them.
+
+    Raises LLMAssetsError when it declares no such thing.
+    """
     definitions = _load()
     graph = definitions.resolve_asset_graph()
     names = sorted({node.tags[ENRICHMENT_TAG] for node in graph.asset_nodes if ENRICHMENT_TAG in node.tags})
@@ -68,16 +92,16 @@ def find_target(enrichment: str, partition: str) -> Target:
     partitions = batches.partitions_def
     assert partitions is not None
     is_dynamic = isinstance(partitions, dg.DynamicPartitionsDefinition)
-    if not is_dynamic and not partitions.has_partition_key(partition):
+    if partition is not None and not is_dynamic and not partitions.has_partition_key(partition):
         raise LLMAssetsError(f"{enrichment} has no partition {partition!r}; {_which(partitions)}")
     return Target(
         enrichment=enrichment,
-        partition=partition,
+        partition=partition or "",
         provider=str(batches.metadata["provider"]),
         documents=next(iter(batches.parent_keys)),
         job=definitions.resolve_implicit_global_asset_job_def(),
-        dynamic=str(partitions.name) if isinstance(partitions, dg.DynamicPartitionsDefinition) else "",
         declared=DECLARED[enrichment],
+        partitions=partitions,
     )
 
 

@@ -5,11 +5,9 @@ Nothing is planned, and nothing is written. What is asked here is paid at the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
-from statistics import median
 from typing import Any
 
 import polars as pl
@@ -26,11 +24,12 @@ from llm_assets.prices import standard_usd
 from llm_assets.providers import Dialect
 from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage
 from llm_assets.requests import Renderer
+from llm_assets.reuse import Answers
+from llm_assets.status import lately
 
 _AT_ONCE = 4
 _COUNTED = 50
 _CUSTOM_ID_LENGTH = 45
-_LATELY = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +72,17 @@ class Outlook:
     hours: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsent:
+    """Documents, and the `lengths` of the request lines that they still need; the rest is counted as in an Outlook."""
+
+    documents: int
+    failed_before: int
+    settled: int
+    reused: int
+    lengths: pl.Series
+
+
 def outlook(
     platform: Platform,
     enrichment: Enrichment,
@@ -84,15 +94,44 @@ def outlook(
 
     The answers of `ask_some` and the counts of `count_some` make it better where there is no history.
     """
+    found = unsent(
+        platform,
+        enrichment,
+        document_slices(platform, enrichment, partition),
+        settled_requests(platform, enrichment, partition),
+        answers_elsewhere(platform, enrichment, partition),
+    )
+    earlier = estimate_requests(platform, enrichment)
+    recent = lately(platform, enrichment.name, enrichment.model_name)
+    return Outlook(
+        documents=found.documents,
+        failed_before=found.failed_before,
+        settled=found.settled,
+        reused=found.reused,
+        forecast=forecast_of(platform, enrichment, found.lengths, _learned(earlier, enrichment, asked, counted)),
+        evidence=earlier.evidence,
+        asked=0 if earlier.evidence else len(asked),
+        counted=len(counted),
+        retries=recent.retries,
+        hours=recent.hours,
+    )
+
+
+def unsent(
+    platform: Platform,
+    enrichment: Enrichment,
+    slices: Iterable[pl.DataFrame],
+    already: FingerprintSet,
+    elsewhere: Answers,
+) -> Unsent:
+    """What of some documents would be sent, where `already` has the requests that are settled."""
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
     renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
     around = _around(dialect)
-    elsewhere = answers_elsewhere(platform, enrichment, partition)
-    already = settled_requests(platform, enrichment, partition)
     documents = failed = settled = reused = 0
-    lengths: list[pl.Series] = []
+    lengths: list[pl.Series] = [pl.Series(dtype=pl.Int64)]
     seen = FingerprintSet()
-    for slice_ in document_slices(platform, enrichment, partition):
+    for slice_ in slices:
         rendered = renderer.render(slice_)
         documents += rendered.plan.height
         failed += rendered.plan["fingerprint"].null_count()
@@ -103,30 +142,17 @@ def outlook(
         reused += int((is_new & ~is_settled & is_known).sum())
         sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
         lengths.append(sizes.filter(is_new & ~is_settled & ~is_known))
-    earlier = estimate_requests(platform, enrichment)
-    estimate = _learned(earlier, enrichment, asked, counted)
-    price = enrichment.price_at(platform.clock(), enrichment.mode)
-    lately = platform.ledger.collected_since(enrichment.name, platform.clock() - _LATELY)
-    sent = [shard for shard in lately if shard.wave and shard.model_name == enrichment.model_name]
-    first = sum(shard.requests for shard in sent if shard.wave == 1)
-    took = [(s.ended_at - s.submitted_at).total_seconds() / 3600 for s in sent if s.ended_at and s.submitted_at]
-    return Outlook(
-        documents=documents,
-        failed_before=failed,
-        settled=settled,
-        reused=reused,
-        forecast=forecast(
-            pl.concat(lengths),
-            estimate,
-            price,
-            enrichment.max_tokens,
-            cached=is_cached(platform, enrichment),
-        ),
-        evidence=earlier.evidence,
-        asked=0 if earlier.evidence else len(asked),
-        counted=len(counted),
-        retries=sum(shard.requests for shard in sent) / first if first else 1.0,
-        hours=median(took) if took else None,
+    return Unsent(documents=documents, failed_before=failed, settled=settled, reused=reused, lengths=pl.concat(lengths))
+
+
+def forecast_of(platform: Platform, enrichment: Enrichment, lengths: pl.Series, estimate: Estimate) -> Forecast:
+    """What requests of these lengths would take if they were sent now."""
+    return forecast(
+        lengths,
+        estimate,
+        enrichment.price_at(platform.clock(), enrichment.mode),
+        enrichment.max_tokens,
+        cached=is_cached(platform, enrichment),
     )
 
 

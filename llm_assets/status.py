@@ -5,6 +5,7 @@ Reads only. Nothing here knows Dagster, and nothing is printed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +17,12 @@ import polars as pl
 from llm_assets.history import results_so_far
 from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
+from llm_assets.providers import NAMES, caveat
 from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Shard, ShardState
 from llm_assets.store import Store
 from llm_assets.waves import Step, next_step
 
+_LATELY = timedelta(days=90)
 _IN_FLIGHT = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
@@ -29,7 +32,8 @@ class PartitionStatus:
 
     `requests` are all that it wants, `requests_done` those that nothing more is expected of now. In flight is what
     the provider has, `requests_finished` of it as the provider counts (Anthropic: 0 until the batch ends);
-    `requests_due` wait to be sent. `cost_usd` is what was paid for what has come back.
+    `requests_due` wait to be sent. `cost_usd` is what was paid for what has come back. `caveats` are those of the
+    providers that are at work on it.
     """
 
     enrichment: str
@@ -46,6 +50,7 @@ class PartitionStatus:
     held: str
     published_at: datetime | None
     cost_usd: float = 0.0
+    caveats: tuple[str, ...] = ()
 
 
 def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> PartitionStatus:
@@ -68,7 +73,13 @@ def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> Part
         step=next_step(plan, shards, now),
         held=plan.held,
         published_at=plan.published_at,
+        caveats=tuple(sorted({f"{s.provider} is {known}" for s in shards if (known := _caveat(s.provider))})),
     )
+
+
+def _caveat(provider: str) -> str:
+    # A ledger may hold what an older or newer release has sent.
+    return caveat(provider) if provider in NAMES else ""
 
 
 def _finished(shard: Shard) -> int:
@@ -166,6 +177,83 @@ def asked_lately(shards: Sequence[Shard]) -> list[Asked]:
         )
         for provider, found in sorted(by_provider.items())
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lately:
+    """What the last weeks say of an enrichment: requests sent for each that was wanted, and how many hours batches took
+    (the median, None when there were none).
+    """
+
+    retries: float
+    hours: float | None
+
+
+def lately(platform: Platform, enrichment: str, model_name: str | None = None) -> Lately:
+    """How an enrichment fared in the last weeks, with one model or with all."""
+    shards = platform.ledger.collected_since(enrichment, platform.clock() - _LATELY)
+    sent = [shard for shard in shards if shard.wave and model_name in (None, shard.model_name)]
+    first = sum(shard.requests for shard in sent if shard.wave == 1)
+    took = [(s.ended_at - s.submitted_at).total_seconds() / 3600 for s in sent if s.ended_at and s.submitted_at]
+    return Lately(
+        retries=sum(shard.requests for shard in sent) / first if first else 1.0, hours=median(took) if took else None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overall:
+    """How far all partitions together are that were ever planned.
+
+    Of `requests`, some are `done`, some the provider has, the rest is `waiting` to be sent. `about` is when that may be
+    over if batches take `hours`, as they did lately; None where there are none to judge by, or nothing is left.
+    """
+
+    partitions: int
+    published: int
+    held: int
+    requests: int
+    done: int
+    in_flight: int
+    waiting: int
+    cost_usd: float
+    hours: float | None
+    about: datetime | None
+
+
+def overall(platform: Platform, enrichment: str, partitions: Sequence[PartitionStatus]) -> Overall:
+    """How far an enrichment is, from the statuses of all its partitions."""
+    shards = [shard for shard in platform.ledger.active_shards() if shard.enrichment == enrichment]
+    hours = lately(platform, enrichment).hours
+    waiting = sum(each.requests_due for each in partitions if not each.held)
+    return Overall(
+        partitions=len(partitions),
+        published=sum(each.step is Step.NOTHING for each in partitions),
+        held=sum(bool(each.held) for each in partitions),
+        requests=sum(each.requests for each in partitions),
+        done=sum(each.requests_done for each in partitions),
+        in_flight=sum(each.requests_in_flight - each.requests_finished for each in partitions),
+        waiting=sum(each.requests_due for each in partitions),
+        cost_usd=sum(each.cost_usd for each in partitions),
+        hours=hours,
+        about=None if hours is None else about(shards, waiting, timedelta(hours=hours), platform.clock()),
+    )
+
+
+def about(shards: Sequence[Shard], waiting: int, took: timedelta, now: datetime) -> datetime | None:
+    """When active shards, and so many requests that wait, may be done if a batch takes so long; None when nothing is
+    left. Pure.
+
+    What waits goes at once, unless the provider's queue has no room: then as much at a time as is in flight now.
+    """
+    flying = [shard for shard in shards if shard.state is ShardState.SUBMITTED]
+    ends = [max(now, shard.submitted_at + took) for shard in flying if shard.submitted_at]
+    if not waiting:
+        return max(ends, default=None)
+    requests = sum(shard.requests for shard in flying)
+    is_full = any(shard.state is ShardState.PLANNED and shard.message for shard in shards)
+    if not (is_full and requests):
+        return max([*ends, now + took])
+    return max([*ends, now]) + took * math.ceil(waiting / requests)
 
 
 def tokens_so_far(platform: Platform, enrichment: str, partition: str) -> int:

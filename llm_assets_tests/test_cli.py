@@ -291,6 +291,46 @@ def test_a_preview_asks_a_few_and_says_what_all_would_cost(here: Shell, emulator
     assert ahead["forecast"]["usd"] < ahead["forecast"]["at_most_usd"]
 
 
+def test_a_preview_of_all_partitions_asks_nothing(
+    here: Shell, ran: subprocess.CompletedProcess[str], emulator: int
+) -> None:
+    assert ran.returncode == 0
+    before = orjson.loads(get(emulator, ACCOUNTING))
+
+    found = here.json("preview", "review_sentiment")["overview"]
+
+    assert orjson.loads(get(emulator, ACCOUNTING)) == before
+    files = len(list(SAMPLES.parent.glob("*.csv")))
+    assert (found["finished"], found["unplanned"]["partitions"]) == (1, files - 1)
+    assert found["unplanned"]["to_send"] > 0
+    assert 0 < found["unplanned"]["usd"] < found["unplanned"]["standard_usd"]
+    assert found["without_documents"] > 0  # days without a file
+    lines = here("preview", "review_sentiment").stdout.splitlines()
+    (total,) = [line.split() for line in lines if line.startswith("total")]
+    assert total[1] == str(files - 1)
+    assert max(map(len, lines)) <= 120
+
+
+def test_a_preview_of_a_corpus_that_nobody_has_read_yet(here: Shell) -> None:
+    found = here.json("preview", "letter_topics")["overview"]
+
+    slices = len(list((ROOT / "llm_assets" / "defs" / "letters" / "data").glob("*.jsonl")))
+    assert (found["unplanned"]["partitions"], found["without_documents"]) == (slices, 0)
+    assert found["evidence"] == 0
+    assert found["hours"] is None
+
+
+def test_status_says_how_far_all_partitions_are(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
+    assert ran.returncode == 0
+    progress = here.json("status", "review_sentiment")["progress"]
+
+    assert (progress["requests"], progress["done"], progress["in_flight"], progress["waiting"]) == (42, 42, 0, 0)
+    assert progress["about"] is None
+    shown = " ".join(here("status", "review_sentiment").stdout.split())
+    assert "review_sentiment: 42 of 42 requests done (100%); 0 in flight; 0 waiting; $" in shown
+    assert "1 of 1 planned partitions published" in shown
+
+
 def test_a_preview_leaves_out_what_is_answered(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:
     assert ran.returncode == 0
     done = here("preview", "review_sentiment", "--partition", PARTITION, "-n", "0")

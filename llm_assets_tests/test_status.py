@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from llm_assets.console import asked_lines
+from llm_assets.console import asked_lines, caveat_lines
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.status import Asked, InFlight, Outcome, asked_lately, in_flight, partition_status, together
+from llm_assets.status import Asked, InFlight, Outcome, about, asked_lately, in_flight, partition_status, together
 from llm_assets.waves import Step
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -100,6 +100,39 @@ def test_partition_status(
     assert (found.requests_done, found.requests_in_flight) == (done, in_flight)
     assert (found.requests_finished, found.requests_due) == (finished, due)
     assert found.documents == 102
+
+
+TOOK = timedelta(hours=2)
+
+
+def sent(hours_ago: float, requests: int = 100) -> Shard:
+    return replace(shard(ShardState.SUBMITTED, requests), submitted_at=NOW - timedelta(hours=hours_ago))
+
+
+@pytest.mark.parametrize(
+    ("shards", "waiting", "hours"),
+    [
+        pytest.param([], 0, None, id="nothing is left"),
+        pytest.param([sent(0.5)], 0, 1.5, id="in flight"),
+        pytest.param([sent(0.5), sent(1.5)], 0, 1.5, id="the last of two"),
+        pytest.param([sent(9)], 0, 0, id="later than lately"),
+        pytest.param([], 100, 2, id="to be sent"),
+        pytest.param([sent(1), shard(ShardState.PLANNED, 900)], 900, 2, id="to be sent beside"),
+        pytest.param(
+            [sent(1), replace(shard(ShardState.PLANNED, 250), message="no room")], 250, 1 + 3 * 2, id="no room beside"
+        ),
+    ],
+)
+def test_about_when_all_is_done(shards: list[Shard], waiting: int, hours: float | None) -> None:
+    expected = None if hours is None else NOW + timedelta(hours=hours)
+    assert about(shards, waiting, TOOK, NOW) == expected
+
+
+def test_a_provider_that_is_experimental_is_named() -> None:
+    found = partition_status(PLAN, [replace(shard(ShardState.SUBMITTED), provider="mistral")], NOW)
+    (line,) = caveat_lines([found, found])
+    assert "mistral is experimental" in line.plain
+    assert not caveat_lines([partition_status(PLAN, [shard(ShardState.SUBMITTED)], NOW)])
 
 
 def test_outcomes_add_up_and_the_longest_counts_its_waves() -> None:

@@ -19,6 +19,8 @@ from llm_assets.errors import DeclarationError
 
 # The metadata that says where files were looked for, when there were none.
 NO_FILE = "no_file_at"
+# What this process has loaded, by name: for commands that read without materializing anything.
+SOURCES: dict[str, DocumentSource] = {}
 
 
 def documents_key(name: str) -> dg.AssetKey:
@@ -136,6 +138,7 @@ class Documents(DocumentsComponent):
         """The asset `documents/<name>`."""
         source = self.source(declared_in(context))
         source.check()
+        SOURCES[source.name] = source
         partitions = self.partitions(source.source)
         asset = documents_asset(source, partitions, self.about)
         sensors = []

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import polars as pl
 
@@ -54,6 +54,11 @@ class Store:
     def documents(self, name: str, partition: str) -> str:
         """The table of documents of a partition."""
         return f"documents/{name}/{_segment(partition)}.parquet"
+
+    def document_partitions(self, name: str) -> set[str]:
+        """The partitions that a table of documents has."""
+        paths = (PurePosixPath(entry.path) for entry in self.files.listed(f"documents/{name}"))
+        return {unquote(path.stem) for path in paths if path.suffix == ".parquet"}
 
     def enriched(self, enrichment: str, partition: str) -> str:
         """The table of answers of a partition."""
