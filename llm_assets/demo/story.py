@@ -29,13 +29,14 @@ from llm_assets.demo.services import ROOT, Service
 from llm_assets.demo.webserver import Run, Webserver
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform, Settings
+from llm_assets.providers import NAMES
 from llm_assets.status import PartitionStatus, statuses
 
 FAULTS = Path(__file__).with_name("faults.yaml")
 POLL_SECONDS = 5
 _FAKE_KEY = "emulator"
 # What could lead the processes to anything but this demo's own store, instance and emulator.
-_NOT_INHERITED = ("ANTHROPIC_", "OPENAI_", "DAGSTER_", "LLM_ASSETS_")
+_NOT_INHERITED = (*(f"{name.upper()}_" for name in NAMES), "DAGSTER_", "LLM_ASSETS_")
 
 
 @dataclass(frozen=True, slots=True)

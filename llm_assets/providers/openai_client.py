@@ -212,7 +212,8 @@ def _batch(reply: object) -> Batch:
     if not isinstance(reply, WireBatch) or not reply.id or not isinstance(created_at, int | float):
         raise ValueError("no batch object")
     # The SDK does not check its replies: whatever is missing is missing as an attribute.
-    state = _STATES.get(getattr(reply, "status", ""), BatchState.IN_PROGRESS)
+    # In capitals on some servers.
+    state = _STATES.get(text(getattr(reply, "status", "")).lower(), BatchState.IN_PROGRESS)
     errors = _errors(reply) if state is BatchState.FAILED else []
     return Batch(
         batch_id=reply.id,

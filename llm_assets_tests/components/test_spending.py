@@ -7,9 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from llm_assets.components.enrichment import DECLARED
 from llm_assets.components.resources import PlatformResource
 from llm_assets.components.spending import ModelQuota, Spending
-from llm_assets.platform import Platform
+from llm_assets.platform import Platform, utc_now
+from llm_assets.prices import declared_price
 from llm_assets.records import Quota
 from llm_assets_tests.components import projects
 from llm_assets_tests.components.projects import causes
@@ -90,6 +92,14 @@ def test_a_models_own_quota_goes_before_its_providers() -> None:
     assert spending.quota("openai", "m") == Quota("m", None, 9)
     assert spending.quota("openai", "other") == Quota(None, 5, None)
     assert spending.quota("anthropic", "m") is None
+
+
+def test_an_experimental_provider_has_its_price_and_says_what_it_is() -> None:
+    price = {"provider": "mistral", "model_name": "mine", "batch": {"input": 1, "output": 2}}
+    definitions = load({"prices": [price]}, {"provider": "mistral", "model_name": "mine"})
+    key = dg.AssetKey(["topic", "batches"])
+    assert "never run against Mistral" in (definitions.get_assets_def(key).specs_by_key[key].description or "")
+    assert DECLARED["topic"].price_at(utc_now()) == declared_price(price)
 
 
 def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:

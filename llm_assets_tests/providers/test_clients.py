@@ -511,6 +511,7 @@ def test_anthropic_states(server: Server, connect: Callable[[str], Client], stat
         ("cancelling", BatchState.IN_PROGRESS),
         ("a_new_one", BatchState.IN_PROGRESS),
         ("completed", BatchState.ENDED),
+        ("COMPLETED", BatchState.ENDED),
         ("expired", BatchState.ENDED),
         ("cancelled", BatchState.ENDED),
         ("failed", BatchState.FAILED),
