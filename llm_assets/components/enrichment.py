@@ -386,7 +386,7 @@ def _tables_asset(
             deps=[asset_key(enrichment.name, "batches")],
             skippable=True,
             description=text,
-            kinds={enrichment.provider, "parquet", "polars"},
+            kinds={"parquet", "polars"},
             metadata={"dagster/column_schema": columns, _LINEAGE: lineage(enrichment, answers)},
             partitions_def=partitions,
             group_name=enrichment.name,

@@ -64,7 +64,9 @@ class Spending(InFile, dg.Resolvable):
             )
         self.declared(source)
         self.check_quotas(source)
-        return dg.Definitions() if self.start_date is None else spending_definitions(days(source, self.start_date))
+        if self.start_date is None:
+            return dg.Definitions()
+        return spending_definitions(days(source, self.start_date), self.day_usd)
 
     def check_quotas(self, source: str) -> None:
         """Raise DeclarationError for a quota that is none."""
@@ -115,15 +117,22 @@ def spending_of(context: dg.ComponentLoadContext) -> Spending:
     return next(iter(context.component_tree.get_all_components(Spending)), Spending())
 
 
-def spending_definitions(partitions: dg.DailyPartitionsDefinition) -> dg.Definitions:
-    """The asset `spending` and the schedule that fills it, an hour after each day (UTC) has ended."""
+def spending_definitions(partitions: dg.DailyPartitionsDefinition, day_usd: float | None = None) -> dg.Definitions:
+    """The asset `spending` and the schedule that fills it, an hour after each day (UTC) has ended.
+
+    `day_usd` is the project's budget, shown beside what was spent.
+    """
 
     @dg.asset(
         key="spending",
         partitions_def=partitions,
         group_name="spending",
         kinds={"parquet", "polars"},
-        description="What was spent on the results that came in on a day (UTC), by enrichment and model.",
+        description=(
+            "What was spent on the results that came in on a day (UTC): a row for each enrichment and model. The plots "
+            "show each enrichment's dollars a day. What of today's budgets is taken already stands at `batches` of the "
+            "enrichments."
+        ),
         metadata={"dagster/column_schema": column_schema(SPENDING_SCHEMA, _DESCRIPTIONS)},
     )
     def spending(
@@ -137,6 +146,9 @@ def spending_definitions(partitions: dg.DailyPartitionsDefinition) -> dg.Definit
             opened.store.write(path, table)
         sums = table.select(pl.col(*_PLOTTED).sum()).row(0, named=True)
         saved = {"saved_by_batch_usd": sums["standard_usd"] - sums["cost_usd"]}
+        of_each = table.group_by("enrichment", maintain_order=True).agg(pl.col("cost_usd").sum())
+        plotted = {f"cost_usd {name}": usd for name, usd in of_each.iter_rows()}
+        budget = {} if day_usd is None else {"day_budget_usd": day_usd}
         rows = [dg.TableRecord({name: row[name] for name in _SHOWN}) for row in table.iter_rows(named=True)]
         shown = dg.TableSchema(columns=[dg.TableColumn(name, str(SPENDING_SCHEMA[name])) for name in _SHOWN])
         return dg.MaterializeResult(
@@ -144,6 +156,8 @@ def spending_definitions(partitions: dg.DailyPartitionsDefinition) -> dg.Definit
                 "dagster/row_count": table.height,
                 **sums,
                 **saved,
+                **budget,
+                **plotted,
                 "by_enrichment": dg.MetadataValue.table(rows, shown),
                 "table": path,
             }

@@ -137,7 +137,7 @@ def test_assets_are_found_by_owner_kind_and_tag_and_say_what_they_are() -> None:
     assert str(documents.description).startswith("What people wrote.\n\nA row for each document in the files `data/")
     assert documents.owners == ["team:reviews"]
     assert (documents.tags["domain"], documents.tags["llm_assets/documents"]) == ("shop", "reviews")
-    for table, kinds in (("batches", {"anthropic", "batch"}), ("enriched", {"anthropic", "parquet", "polars"})):
+    for table, kinds in (("batches", {"anthropic", "batch"}), ("enriched", {"parquet", "polars"})):
         found = graph.get(dg.AssetKey(["topic", table]))
         assert (found.owners, found.kinds) == (["team:reviews"], kinds)
         assert {name: value for name, value in found.tags.items() if not name.startswith("dagster/kind/")} == {

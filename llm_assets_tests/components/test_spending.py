@@ -109,7 +109,7 @@ def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch
     spent = empty.ledger.spent("labels")
     day = (empty.clock() - timedelta(days=1)).date().isoformat()  # there are partitions for days that are over
     monkeypatch.setenv("LLM_ASSETS_ROOT", empty.store.files.where())
-    definitions = load({"start_date": day}, {})
+    definitions = load({"start_date": day, "day_usd": 7}, {})
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
             [definitions.get_assets_def("spending")],
@@ -121,6 +121,7 @@ def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch
     metadata = event.materialization.metadata
     assert metadata["cost_usd"].value == pytest.approx(spent.cost_usd)
     assert metadata["saved_by_batch_usd"].value == pytest.approx(spent.standard_usd - spent.cost_usd)
-    assert metadata["billed"].value == 3
+    assert metadata["cost_usd labels"].value == metadata["cost_usd"].value
+    assert (metadata["billed"].value, metadata["day_budget_usd"].value) == (3, 7)
     table = empty.store.scan(empty.store.spending(day)).collect()
     assert table.select("enrichment", "provider", "billed").rows() == [("labels", "openai", 3)]
