@@ -26,7 +26,7 @@ _TOOLS = ("unshare", "nsenter", "ip", "setpriv")
 def main(
     partitions: Annotated[int, typer.Option(min=5, help="How many the backfill has.")] = 50,
     documents: Annotated[int, typer.Option(min=1, help="How many a partition has.")] = 20,
-    minutes: Annotated[float, typer.Option(min=1, help="It must be over after this time.")] = 20,
+    minutes: Annotated[float, typer.Option(min=1, help="It must be over after this time.")] = 30,
     folder: Annotated[Path, typer.Option(help="For logs; emptied first.")] = Path(".bench/cluster"),
 ) -> None:
     """A backfill over two hosts that die and lose their database: nothing may be lost, and nothing paid twice."""
@@ -83,6 +83,7 @@ def table(outcome: Outcome, seconds: float) -> Table:
             f"{count} {end.lower()}" for (host, end), count in sorted(outcome.runs.items()) if host == address(number)
         ]
         drawn.add_row(f"runs on {name}", ", ".join(ends))
+    drawn.add_row("partitions launched again", str(outcome.launched_again))
     drawn.add_row("partitions that Dagster knows of", str(outcome.materialized))
     return drawn
 

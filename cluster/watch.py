@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus
 
 from cluster.definitions import ENRICHMENTS, PROVIDERS
 from cluster.launcher import HOST_TAG
 from llm_assets.components.enrichment import asset_key
 
+_WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 _EVERY_SECONDS = 1.0
 
@@ -21,6 +23,16 @@ _EVERY_SECONDS = 1.0
 def pool(provider: str) -> str:
     """The pool of the runs that send to a provider."""
     return f"llm_assets_{provider}"
+
+
+def write_down_limits(instance: dg.DagsterInstance) -> None:
+    """What `dagster instance concurrency set` does: the first runs of a pool of which nobody has written down a limit are
+    let in without one, whatever dagster.yaml has as its default.
+    """
+    default = instance.get_concurrency_config().pool_config.default_pool_limit
+    assert default is not None
+    for provider in PROVIDERS:
+        instance.event_log_storage.set_concurrency_slots(pool(provider), default)
 
 
 def in_pools(runs: Iterable[dg.DagsterRun]) -> Counter[tuple[str, str]]:
@@ -57,9 +69,8 @@ class Pools:
     @property
     def limits(self) -> dict[str, int]:
         """What Dagster allows in each provider's pool."""
-        default = self.instance.get_concurrency_config().pool_config.default_pool_limit
-        assert default is not None
-        return dict.fromkeys(PROVIDERS, default)
+        storage = self.instance.event_log_storage
+        return {provider: storage.get_concurrency_info(pool(provider)).slot_count for provider in PROVIDERS}
 
     def _look_on(self) -> None:
         while not self._ended.wait(_EVERY_SECONDS):
@@ -75,6 +86,12 @@ def running_on(instance: dg.DagsterInstance, address: str) -> int:
     """How many runs are under way on a host."""
     runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: address}))
     return len(runs)
+
+
+def is_under_way(instance: dg.DagsterInstance, job: str) -> bool:
+    """Whether anything of a job's backfills is to come, or runs."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, statuses=[*_WAITING, *_UNDER_WAY]), limit=1)
+    return bool(runs or instance.get_backfills(status=BulkActionStatus.REQUESTED, limit=1))
 
 
 def runs_by_host(instance: dg.DagsterInstance) -> Counter[tuple[str, str]]:
