@@ -26,8 +26,8 @@ def pool(provider: str) -> str:
 
 
 def write_down_limits(instance: dg.DagsterInstance) -> None:
-    """What `dagster instance concurrency set` does: the first runs of a pool of which nobody has written down a limit are
-    let in without one, whatever dagster.yaml has as its default.
+    """What `dagster instance concurrency set` does: the first runs of a pool of which nobody has written down a limit
+    are let in without one, whatever dagster.yaml has as its default.
     """
     default = instance.get_concurrency_config().pool_config.default_pool_limit
     assert default is not None
