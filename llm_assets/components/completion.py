@@ -30,6 +30,9 @@ SECONDS_MAX = 20
 RUNS_MAX = 25
 _FAILED_WAIT = timedelta(seconds=30)
 _FAILED_WAIT_MAX = timedelta(hours=1)
+# How long such a run is looked at again.
+_UNTOLD_FOR = timedelta(days=2)
+_PARTITION_TAG = "dagster/partition"
 _DONE = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -123,6 +126,44 @@ def _run_requests(
         step = next_step(plan, by_partition.get((enrichment, partition), []), platform.clock())
         if step in (Step.SUBMIT, Step.COLLECT) and (request := _request(context, plan, step, buried)):
             yield request
+    for plan in _untold(context.instance, platform, enrichments):
+        if request := _request(context, plan, Step.COLLECT, buried):
+            yield request
+
+
+def _untold(instance: dg.DagsterInstance, platform: Platform, enrichments: Collection[str]) -> Iterator[Plan]:
+    """What runs have published that died, or lost Dagster's database, before they could tell Dagster of it."""
+    failed = instance.get_run_records(
+        dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            tags={ENRICHMENT_TAG: list(enrichments)},
+            updated_after=datetime.now(UTC) - _UNTOLD_FOR,
+        ),
+        limit=RUNS_MAX,
+    )
+    runs = [record.dagster_run.tags for record in failed]
+    found = {
+        (tags[ENRICHMENT_TAG], tags[_PARTITION_TAG])
+        for tags in runs
+        if tags.get(WORK_TAG, "").startswith(f"{Step.COLLECT}:") and _PARTITION_TAG in tags
+    }
+    plans = (platform.ledger.plan(enrichment, partition) for enrichment, partition in sorted(found))
+    return (plan for plan in plans if plan and plan.published_at and not _is_told(instance, plan, plan.published_at))
+
+
+def _is_told(instance: dg.DagsterInstance, plan: Plan, published_at: datetime) -> bool:
+    """Whether Dagster knows of both tables of a partition, since they were published."""
+    return all(
+        instance.fetch_materializations(
+            dg.AssetRecordsFilter(
+                asset_key=asset_key(plan.enrichment, table),
+                asset_partitions=[plan.partition],
+                after_timestamp=published_at.timestamp(),
+            ),
+            limit=1,
+        ).records
+        for table in ("enriched", "failed")
+    )
 
 
 def _request(

@@ -15,7 +15,9 @@ import pytest
 import yaml
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from llm_assets.components.resources import PROCESS_TAG, WORK_TAG
+from llm_assets.collection import collect_partition
+from llm_assets.components.enrichment import DECLARED
+from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.definitions import defs
 from llm_assets.platform import this_process
 from llm_assets_tests.emulator_process import Emulator
@@ -278,13 +280,18 @@ def test_the_sensor_asks_for_what_is_due_and_for_nothing_twice(
     assert tick(definitions, instance) == []
 
 
+def process_of_the_past() -> str:
+    """The name of a process that is gone."""
+    name = "from llm_assets.platform import this_process; print(this_process())"
+    return subprocess.run([sys.executable, "-c", name], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_a_run_whose_process_is_gone_is_reported_as_failed_and_asked_for_again(
     definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
 ) -> None:
     materialize(definitions, instance, DOCUMENTS, BATCHES)
     (request,) = tick(definitions, instance)
-    name = "from llm_assets.platform import this_process; print(this_process())"
-    gone = subprocess.run([sys.executable, "-c", name], capture_output=True, text=True, check=True).stdout.strip()
+    gone = process_of_the_past()
     job = definitions.resolve_implicit_global_asset_job_def()
     for process in (gone, this_process()):
         tags = dict(request.tags) | {PROCESS_TAG: process}
@@ -295,6 +302,24 @@ def test_a_run_whose_process_is_gone_is_reported_as_failed_and_asked_for_again(
         assert (len(asked), found.status) == (
             (1, dg.DagsterRunStatus.FAILURE) if process == gone else (0, dg.DagsterRunStatus.STARTED)
         )
+
+
+def test_what_was_published_by_a_run_that_died_before_dagster_knew_of_it_is_told(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, emulator: Emulator
+) -> None:
+    materialize(definitions, instance, DOCUMENTS, BATCHES)
+    (request,) = tick(definitions, instance)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    tags = dict(request.tags) | {PROCESS_TAG: process_of_the_past()}
+    instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    with PlatformResource().platform() as opened:
+        assert collect_partition(opened, DECLARED[NAME], DAY).published
+    (again,) = tick(definitions, instance)
+    assert (again.partition_key, again.asset_selection) == (DAY, TABLES)
+    calls = emulator.calls()
+    materialize(definitions, instance, *TABLES, work=again.tags[WORK_TAG])
+    assert tick(definitions, instance) == []
+    assert emulator.calls() == calls
 
 
 def test_the_nightly_schedule_sends_yesterdays_documents(
