@@ -82,6 +82,11 @@ RELEASED = {
         INSERT INTO ledger VALUES ('an-id')
     """,
 }
+_PLAN_DIGEST = "plan_digest TEXT DEFAULT '' NOT NULL, "
+_HOW_IT_IS_SENT = "mode TEXT DEFAULT 'batch' NOT NULL, rates TEXT DEFAULT '' NOT NULL, "
+RELEASED["0003"] = (
+    RELEASED["0002"].replace(_PLAN_DIGEST, _PLAN_DIGEST + _HOW_IT_IS_SENT).replace("VALUES ('0002')", "VALUES ('0003')")
+)
 PLANS = [
     replace(PLAN, pending=3, held="billing: no credit"),
     replace(PLAN, partition="q", wave=2, rounds=2, published_at=NOW),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # The revision of migrations/versions that this code works with. Compared at every opening; Alembic itself, which takes
 # longer to import than all else that opening does, is only needed where a ledger is of another one.
-HEAD = "0003"
+HEAD = "0004"
 BUSY_SECONDS_MAX = 30
 # The advisory lock under which Postgres ledgers are upgraded: any number that nobody else uses.
 _UPGRADES = 4_773_081_562

@@ -1,4 +1,4 @@
-"""How a shard is sent, as a batch or in real time, and at which price; when it was last asked about."""
+"""How a shard is sent, as a batch or in real time, and at which price."""
 
 from __future__ import annotations
 
@@ -13,4 +13,3 @@ def upgrade() -> None:
     """Add the columns; what was sent before were batches, at the price of when they are collected."""
     op.add_column("shards", sa.Column("mode", sa.Text, nullable=False, server_default="batch"))
     op.add_column("shards", sa.Column("rates", sa.Text, nullable=False, server_default=""))
-    op.add_column("shards", sa.Column("asked_at", sa.DateTime(timezone=True)))
