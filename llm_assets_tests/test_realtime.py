@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import DeclarationError, SystemicError
 from llm_assets.planning import plan_partition
@@ -106,6 +107,70 @@ def test_a_storm_of_429_and_5xx_is_waited_out_and_nothing_is_asked_twice(
     run(empty, now, TEXTS)
     assert enriched(empty, now).height == 40
     assert billed(time.emulator) == [1] * 40
+
+
+LOST = [
+    pytest.param("dropped_after_store", id="dropped"),
+    pytest.param("html_200", id="a gateway's page"),
+    pytest.param("error_500_after_store", id="an error instead"),
+]
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_a_lost_reply_was_perhaps_billed_and_so_is_not_asked_again_at_once_and_counts_as_the_most(
+    empty: Platform, time: Time, now: Enrichment, fault: str
+) -> None:
+    time.emulator.faults([{"fault": fault, "route": "ask", "times": 7}])
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    assert asked(time.emulator) == 40
+    collect_partition(empty, now, P)
+    (shard,) = empty.ledger.shards(now.name, P)
+    assert (shard.state, shard.charge_usd) == (ShardState.COLLECTED, shard.at_most_usd)
+    finish(empty, now)
+    assert enriched(empty, now)["wave"].value_counts().sort("wave").rows() == [(1, 33), (2, 7)]
+    assert asked(time.emulator) == 47
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_no_budget_is_overspent_when_every_reply_is_lost(
+    empty: Platform, time: Time, now: Enrichment, fault: str
+) -> None:
+    write_documents(empty, TEXTS[:12])
+    plan_partition(empty, replace(now, name="probe"), P)
+    most = sum(shard.at_most_usd for shard in empty.ledger.shards("probe", P))
+    budgeted = replace(now, partition_budget_usd=most * 1.01)
+    time.emulator.faults([{"fault": fault, "route": "ask"}])
+    for _ in range(4):
+        submit(empty, budgeted)
+        collect_partition(empty, budgeted, P)
+        time.passes(hours=2)
+    assert asked(time.emulator) == 12
+    plan = empty.ledger.plan(now.name, P)
+    assert plan is not None
+    assert "partition_usd" in plan.held
+
+
+def test_lost_replies_use_up_attempts_and_what_was_not_asked_uses_up_none(
+    empty: Platform, time: Time, now: Enrichment
+) -> None:
+    empty.realtime_requests = 1
+    time.emulator.faults([{"fault": "html_200", "route": "ask"}])
+    write_documents(empty, TEXTS)
+    submit(empty, now)
+    assert asked(time.emulator) == 20
+    time.emulator.faults([])
+    collect_partition(empty, now, P)
+    time.passes(hours=2)
+    finish(empty, now)
+    assert enriched(empty, now)["wave"].to_list() == [2] * 40
+    time.emulator.faults([{"fault": "html_200", "route": "ask"}])
+    run_once = replace(now, name="another", attempts=2)
+    write_documents(empty, TEXTS[:5])
+    submit(empty, run_once)
+    finish(empty, run_once)
+    assert set(reasons(empty, run_once).values()) == {"missing_result"}
+    assert asked(time.emulator) == 20 + 40 + 2 * 5
 
 
 def test_a_provider_that_is_out_of_order_costs_no_attempts(empty: Platform, time: Time, now: Enrichment) -> None:

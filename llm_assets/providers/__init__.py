@@ -20,6 +20,10 @@ from llm_assets.records import Batch, BatchPage, Message, Reason, Result, ShardF
 FILE_NOT_VISIBLE = "file_not_visible"
 # The code of a RequestRejected when what was sent is too large for the provider, or for a gateway before it.
 TOO_LARGE = "too_large"
+# The codes of lines that are written for requests in real time without an answer: whose reply was lost, which may have
+# been billed, and that were not asked, as the provider is out of order.
+REPLY_LOST, NOT_ASKED = "reply_lost", "not_asked"
+UNANSWERED: dict[Any, Reason] = {REPLY_LOST: Reason.MISSING_RESULT, NOT_ASKED: Reason.CAPACITY}
 
 
 class Dialect(Protocol):
@@ -96,9 +100,10 @@ class Client(Protocol):
         """
         ...
 
-    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
-        """One request in real time: one POST, and up to `retries` more where the provider has no answer now, of which
-        `again` is told. Returns a result line like a batch's.
+    def ask(self, body: bytes) -> bytes:
+        """One request in real time: one POST. Returns a result line like a batch's.
+
+        OutcomeUnknown when it may have been billed, and its answer is lost.
         """
         ...
 

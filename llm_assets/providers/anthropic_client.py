@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +44,6 @@ from llm_assets.providers.wire import (
     retry_after_s,
     same_origin,
     save,
-    tell_retries,
     unreachable,
     usable_base_url,
     usable_key,
@@ -105,12 +103,11 @@ class AnthropicClient:
                 )
             )
 
-    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
+    def ask(self, body: bytes) -> bytes:
         """POST one message, and give its reply the form of a result line."""
         with _asking("ask", Effect.SPENT):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": retries}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             reply = self._sdk.post(ENDPOINT, cast_to=httpx2.Response, content=body, options=options)
-            tell_retries(reply, again)
             return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}' % (
                 ASKED,
                 json_object(reply.content),

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from llm_assets.providers import UNANSWERED
 from llm_assets.providers.bodies import COUNT_MAX, Json, Wire, count, items, mapping, ordinary, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
 # What the wire says -> ours, for error types, error codes, result types and stop reasons alike.
 REASONS = {
+    **UNANSWERED,
     "invalid_request_error": Reason.INVALID_REQUEST,
     "request_too_large": Reason.DOCUMENT_TOO_LARGE,
     "authentication_error": Reason.AUTHENTICATION,

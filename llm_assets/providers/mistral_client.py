@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,9 +11,8 @@ from urllib.parse import quote
 
 import httpx2
 import orjson
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from llm_assets.errors import CapacityError, NotThere, ProviderError, RequestRejected, TransientError
+from llm_assets.errors import CapacityError, NotThere, ProviderError, RequestRejected
 from llm_assets.providers import FILE_NOT_VISIBLE, Credentials
 from llm_assets.providers.bodies import Json, count, items, json_object, mapping, read_page, text, word
 from llm_assets.providers.mistral import CHAT, NAME, MistralDialect
@@ -48,7 +46,6 @@ _HOURS = 24
 _FILE_PAGES_MAX = 10
 _PAGE_SIZE = MistralDialect.list_page_size
 _SYSTEMIC = frozenset({"invalid_model"})
-_BEFORE_RETRY = wait_random_exponential(multiplier=0.5, max=30)
 
 _STATES = {
     "SUCCESS": BatchState.ENDED,
@@ -114,27 +111,17 @@ class MistralClient:
         with _asking("create", Effect.PAID):
             return _batch(_read(self._http.post("/batch/jobs", json=body)))
 
-    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
+    def ask(self, body: bytes) -> bytes:
         """POST one chat, and give its reply the form of a result line."""
-        turns = Retrying(
-            retry=retry_if_exception_type((TransientError, CapacityError)),
-            stop=stop_after_attempt(retries + 1),
-            wait=_pause,
-            before_sleep=None if again is None else lambda _: again(),
-            reraise=True,
-        )
-        return turns(self._ask, body)
-
-    def count_tokens(self, body: bytes) -> int:
-        """Mistral has no counter for what a chat would read. Raises RequestRejected."""
-        raise RequestRejected(f"{NAME} count_tokens: Mistral counts no tokens in advance", code="no_count")
-
-    def _ask(self, body: bytes) -> bytes:
         with _asking("ask", Effect.SPENT):
             path, headers = CHAT.removeprefix("/v1"), {"content-type": "application/json"}
             reply = self._http.post(path, content=body, headers=headers, timeout=UPLOAD_TIMEOUT)
             reply.raise_for_status()
             return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, json_object(reply.content))
+
+    def count_tokens(self, body: bytes) -> int:
+        """Mistral has no counter for what a chat would read. Raises RequestRejected."""
+        raise RequestRejected(f"{NAME} count_tokens: Mistral counts no tokens in advance", code="no_count")
 
     def batch(self, batch_id: str) -> Batch:
         """One job as it stands. NotThere when Mistral does not know it."""
@@ -295,10 +282,3 @@ def _said(reply: httpx2.Response) -> Json:
         return mapping(orjson.loads(reply.content))
     except orjson.JSONDecodeError:
         return {}
-
-
-def _pause(state: RetryCallState) -> float:
-    """Seconds before asking again: as many as the provider says, else more each time."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, ProviderError) else None
-    return _BEFORE_RETRY(state) if asked is None else asked

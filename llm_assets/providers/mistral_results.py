@@ -5,7 +5,7 @@ What stands in the file of errors is not documented: every shape that others' cl
 
 from __future__ import annotations
 
-from llm_assets.providers import FILE_NOT_VISIBLE
+from llm_assets.providers import FILE_NOT_VISIBLE, UNANSWERED
 from llm_assets.providers.bodies import Json, chat_text, count, items, mapping, result_row, short, text
 from llm_assets.records import Reason, Result, Usage
 
@@ -22,6 +22,7 @@ _STATUSES = {
 }
 # What the wire says -> ours, for error types and finish reasons; `http_…` is what an error without a type is called.
 REASONS = {
+    **UNANSWERED,
     FILE_NOT_VISIBLE: Reason.CAPACITY,
     "invalid_model": Reason.UNKNOWN_MODEL,
     "rate_limited": Reason.RATE_LIMIT,

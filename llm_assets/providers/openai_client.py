@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,6 @@ from llm_assets.providers.wire import (
     retry_after_s,
     save,
     says_not_there,
-    tell_retries,
     unreachable,
     usable_base_url,
     usable_key,
@@ -88,13 +87,12 @@ class OpenAIClient:
         """Close the connections."""
         self._sdk.close()
 
-    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
+    def ask(self, body: bytes) -> bytes:
         """POST one request to the endpoint, and give its reply the form of a result line."""
         with _asking("ask", Effect.SPENT):
-            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT, "max_retries": retries}
+            options: RequestOptions = {"timeout": UPLOAD_TIMEOUT}
             path = self._endpoint.removeprefix("/v1")  # which the base URL ends with
             reply = self._sdk.post(path, cast_to=httpx2.Response, content=body, options=options)
-            tell_retries(reply, again)
             return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}' % (ASKED, json_object(reply.content))
 
     def count_tokens(self, body: bytes) -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 import orjson
 
-from llm_assets.providers import FILE_NOT_VISIBLE
+from llm_assets.providers import FILE_NOT_VISIBLE, UNANSWERED
 from llm_assets.providers.bodies import (
     COUNT_MAX,
     Json,
@@ -32,6 +32,7 @@ from llm_assets.records import Reason, Result, Usage
 # What the wire says -> ours: codes, HTTP statuses, error types and finish reasons alike. A row's code is
 # looked up first, then its status, then its type, as most errors share the type `invalid_request_error`.
 REASONS: dict[str | int, Reason] = {
+    **UNANSWERED,
     **dict.fromkeys(
         # The shard as a whole is wrong: it would be refused again.
         ("invalid_json_line", "duplicate_custom_id", "mismatched_model", "url_mismatch", "empty_file"),

@@ -3,6 +3,9 @@
 What comes back is written to a journal beside the shard's file as it comes. To all others the journal is a batch that
 has ended when it was created. Who is killed leaves a shorter one: what it holds counts, and what it lacks is for the
 next wave. So at most as many answers are paid twice as were being waited for.
+
+A reply that is lost may have been billed: its request has an outcome all the same, which uses up an attempt and leaves
+the shard's reservation standing. It is asked again at once only where nothing can have been billed.
 """
 
 from __future__ import annotations
@@ -15,8 +18,18 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from llm_assets.errors import NotThere, ProviderError, RequestRejected, SystemicError
-from llm_assets.providers import Client, Dialect
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from llm_assets.errors import (
+    CapacityError,
+    NotThere,
+    OutcomeUnknown,
+    ProviderError,
+    RequestRejected,
+    SystemicError,
+    TransientError,
+)
+from llm_assets.providers import NOT_ASKED, REPLY_LOST, Client, Dialect
 from llm_assets.providers.wire import ASKED
 from llm_assets.records import Batch, BatchCounts, BatchPage, BatchState, Reason, Shard
 
@@ -27,6 +40,7 @@ _REFUSED = "invalid_request_error"
 _ID = "realtime"
 _EMULATOR = b"+emulator-"
 _TOLD_EVERY = 100
+_BEFORE_RETRY = wait_random_exponential(multiplier=0.5, max=30)
 
 
 class Journals(Protocol):
@@ -70,9 +84,9 @@ class Room:
 class RealtimeClient:
     """The verbs of a provider for one shard, without a batch.
 
-    Its answers are kept in `journals`. A few requests are asked `at_once`, fewer when the provider has no room. The
-    `retries` of each are the SDK's: with pauses that double, or as long as the provider's `retry-after` says. `told`
-    gets the shard's key and how many of its requests have come back, now and then.
+    Its answers are kept in `journals`. A few requests are asked `at_once`, fewer when the provider has no room, each up
+    to `retries` times more while it has none or cannot be reached: with pauses that double, or as long as its
+    `retry-after` says. `told` gets the shard's key and how many of its requests have come back, now and then.
     """
 
     def __init__(
@@ -103,7 +117,8 @@ class RealtimeClient:
     def create(self, shard: Path, *, staged: str | None, stamp: str) -> Batch:
         """Ask all requests of the shard, a few at once, until all have come back or the provider is out of order.
 
-        Raises the provider's error when nothing was answered; else what was not is in the journal, with the error.
+        Raises the provider's error when nothing was answered and nothing can have been billed; else what was not
+        answered is in the journal, with the error.
         """
         count = 0
         with self._journals.begin(self._journal) as add:
@@ -114,9 +129,9 @@ class RealtimeClient:
                     self._told(stamp, count)
         return self.batch(self._id())
 
-    def ask(self, body: bytes, retries: int = 0, again: Callable[[], None] | None = None) -> bytes:
+    def ask(self, body: bytes) -> bytes:
         """One request."""
-        return self._client.ask(body, retries, again)
+        return self._client.ask(body)
 
     def count_tokens(self, body: bytes) -> int:
         """Of one request."""
@@ -180,7 +195,11 @@ class RealtimeClient:
                         some, in_a_row = True, 0
                         yield found
                         continue
-                    unanswered.append((name, found))
+                    if isinstance(found, OutcomeUnknown):
+                        some = True
+                        yield self._dialect.error_line(name, REPLY_LOST, str(found))
+                    else:
+                        unanswered.append((name, found))
                     in_a_row += 1
                     if isinstance(found, SystemicError) or in_a_row >= _FAILURES_MAX:
                         stopped = found
@@ -189,23 +208,45 @@ class RealtimeClient:
         for name, error in unanswered:
             yield self._dialect.error_line(name, error.code, str(error))
         if stopped is not None:
+            code = stopped.code if isinstance(stopped, SystemicError) else NOT_ASKED
             for name, _ in requests:
-                yield self._dialect.error_line(name, stopped.code, str(stopped))
+                yield self._dialect.error_line(name, code, str(stopped))
 
     def _asked(self, name: str, body: bytes) -> tuple[str, bytes | ProviderError, bool]:
         """A result line, or why there is none now; and whether the provider had to be asked again."""
-        again: list[None] = []
+        turns = self._turns()
         try:
-            line = self._client.ask(body, self._retries, lambda: again.append(None))
+            line = turns(self._client.ask, body)
         except RequestRejected as error:
             known = self._dialect.batch_reason(error.code) is not Reason.UNKNOWN
             code = error.code if known else _REFUSED
-            return name, self._dialect.error_line(name, code, str(error)), bool(again)
+            return name, self._dialect.error_line(name, code, str(error)), _was_repeated(turns)
         except ProviderError as error:
             return name, error, True
-        return name, line.replace(b'"custom_id":"%b"' % ASKED, b'"custom_id":"%b"' % name.encode(), 1), bool(again)
+        named = line.replace(b'"custom_id":"%b"' % ASKED, b'"custom_id":"%b"' % name.encode(), 1)
+        return name, named, _was_repeated(turns)
+
+    def _turns(self) -> Retrying:
+        """Asks until there is an answer, as often as may be, unless one was perhaps billed."""
+        return Retrying(
+            retry=retry_if_exception_type((TransientError, CapacityError)),
+            stop=stop_after_attempt(self._retries + 1),
+            wait=_pause,
+            reraise=True,
+        )
 
     def _id(self) -> str:
         first = next(self._journals.chunks(self._journal), b"").partition(b"\n")[0]
         mark = "-emulator" if _EMULATOR in first else ""
         return f"{_ID}{mark}:{self._shard.requests}:{self._journal}"
+
+
+def _was_repeated(turns: Retrying) -> bool:
+    return bool(turns.statistics["attempt_number"] > 1)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before asking again: as many as the provider says, else more each time."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after_s if isinstance(error, ProviderError) else None
+    return _BEFORE_RETRY(state) if asked is None else asked

@@ -56,19 +56,13 @@ _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _UNTRUSTED = "; its certificate is not trusted: correct the base URL, or name your authority's file in SSL_CERT_FILE"
 
 
-def tell_retries(reply: httpx2.Response, again: Callable[[], None] | None) -> None:
-    """Call `again` when the SDK had to ask more than once for this reply: both number what they send."""
-    if again is not None and reply.request.headers.get("x-stainless-retry-count", "0") != "0":
-        again()
-
-
 class Effect(Enum):
     """What a call leaves behind, which decides what a lost reply means."""
 
     READ = "read"  # nothing, or the same thing however often
     FREE = "free"  # something that costs nothing: may be done again
     PAID = "paid"  # something that costs money: never done again on suspicion
-    SPENT = "spent"  # an answer for cents, which nobody keeps: with its reply it is lost, and there is none to look for
+    SPENT = "spent"  # an answer for cents, which nobody keeps: with its reply it is lost, and perhaps billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +105,10 @@ _TRY_AGAIN: dict[Effect, _ErrorType] = {
     Effect.READ: TransientError,
     Effect.FREE: TransientError,
     Effect.PAID: OutcomeUnknown,
-    Effect.SPENT: TransientError,
+    Effect.SPENT: OutcomeUnknown,
 }
+# Nothing was answered: what is made of cents was not made. A batch may be there all the same.
+_OVERLOADED: dict[Effect, _ErrorType] = {**_TRY_AGAIN, Effect.SPENT: TransientError}
 # A path that must exist and does not: the base URL or the model is wrong, and would be for every call.
 _NOT_FOUND: dict[Effect, _ErrorType] = {
     Effect.READ: NotThere,
@@ -131,6 +127,8 @@ _BY_STATUS: dict[int, _ErrorType | dict[Effect, _ErrorType]] = {
     499: _TRY_AGAIN,
     410: _NOT_FOUND,
     429: CapacityError,
+    503: _OVERLOADED,
+    529: _OVERLOADED,
 }
 
 
@@ -154,7 +152,7 @@ def asking(
 def refused(call: Call, refusal: Refusal, *, systemic: bool = False) -> ProviderError:
     """Our error for an HTTP error reply. `systemic`: the vendor's words say that every call would fail so."""
     kind = SystemicError if systemic and refusal.status < 500 else _kind(call.effect, refusal.status)
-    advice = _advice(kind, refusal.status)
+    advice = _advice(call, kind, refusal.status)
     if call.effect is not Effect.READ and kind is RequestRejected and not _is_of_the_request(refusal):
         kind, advice = SystemicError, _foreign(call)
     if kind in (NotThere, SystemicError) and refusal.status >= 400 and not refusal.is_json:
@@ -190,14 +188,14 @@ def unreachable(call: Call, cause: BaseException | None) -> ProviderError:
     what = "could not connect" if never_sent else "the connection ended without a reply"
     name = f" ({type(cause).__name__})" if cause is not None else ""
     code = "no_connection" if never_sent else "no_reply"
-    advice = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in str(cause) else _advice(kind)
+    advice = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in str(cause) else _advice(call, kind)
     return kind(f"{call}: {what}{name}{advice}", code=code)
 
 
 def unreadable(call: Call) -> ProviderError:
     """Our error for a success that is not what the vendor documents, such as a gateway's HTML page."""
     kind = _TRY_AGAIN[call.effect]
-    message = f"{call}: the reply says success, but is not what {call.provider} documents{_advice(kind)}"
+    message = f"{call}: the reply says success, but is not what {call.provider} documents{_advice(call, kind)}"
     return kind(message, code="unreadable_reply")
 
 
@@ -290,9 +288,11 @@ def _foreign(call: Call) -> str:
     return f"; is that {call.provider}'s own answer, or one of a proxy or wrong base URL?"
 
 
-def _advice(kind: _ErrorType, status: int = 0) -> str:
+def _advice(call: Call, kind: _ErrorType, status: int = 0) -> str:
     if 300 <= status < 400:
         return "; redirected to another address, where nothing is sent: set base_url to it if it is the provider's"
+    if kind is OutcomeUnknown and call.effect is Effect.SPENT:
+        return "; its answer is lost, and may have been billed"
     if kind is OutcomeUnknown:
         return "; it may have been accepted: ask the provider what it has, do not send it again"
     return ""
