@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from llm_assets.demo import HOST, ROOT, Service
 from llm_assets.foreground import Foreground, find_target
@@ -88,6 +88,7 @@ def shown(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def browser(chromium: str, shown: Shown) -> Iterator[Browser]:
     """After `shown`: Playwright keeps an event loop in this thread, and Dagster's runs want one of their own."""
     assert shown
+    expect.set_options(timeout=_TIMEOUT_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         yield launched

@@ -47,7 +47,19 @@ def test_the_answers_of_a_day(page: Page, shown: Shown, tmp_path: Path) -> None:
     expect(metadata(page, "table")).to_contain_text(f"{ENRICHMENT}/enriched/{PARTITION}.parquet")
     expect(metadata(page, "input_tokens")).to_have_text(re.compile(r"^[1-9]\d*$"))
     expect(metadata(page, "emulator")).to_contain_text("local emulator")
+    expect(metadata(page, "by_wave")).to_contain_text(str(shown.status.requests))
+    expect(metadata(page, "share sentiment=positive")).to_have_text(re.compile(r"^0\.\d+$"))
     page.screenshot(path=tmp_path / "enriched.png")
+
+
+def test_a_stranger_reads_what_the_table_is(page: Page, shown: Shown, tmp_path: Path) -> None:
+    look(page, shown, f"/assets/{ENRICHMENT}/enriched")
+    expect(page.get_by_text("A row for each document of")).to_be_visible()
+    expect(page.get_by_text("How the reviewer feels about what is reviewed. Answered of")).to_be_visible()
+    expect(page.get_by_text("llm_assets/provider: anthropic")).to_be_visible()
+    page.get_by_text("Plots", exact=True).click()
+    expect(page.get_by_text("usd_per_1000_documents")).to_be_attached()
+    page.screenshot(path=tmp_path / "stranger.png")
 
 
 def test_the_checks_passed(page: Page, shown: Shown, tmp_path: Path) -> None:
@@ -63,6 +75,8 @@ def test_the_batches_of_a_day(page: Page, shown: Shown, tmp_path: Path) -> None:
     """Where each shard is, under the provider's batch id."""
     look(page, shown, partition_page("batches"))
     expect(metadata(page, "requests_sent")).to_have_text(str(shown.status.requests))
+    expect(metadata(page, "in_flight_since")).to_contain_text("UTC")
+    expect(metadata(page, "budgets")).to_contain_text("of $20.00")
     for shard in shown.shards:
         row = page.locator("tr tr").filter(has_text=shard.batch_id or "no batch")
         expect(row).to_contain_text(str(shard.requests))
