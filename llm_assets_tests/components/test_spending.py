@@ -56,7 +56,7 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
         pytest.param(
             {"quotas": [{"provider": "openai", "tokens": 5}, {"provider": "openai", "requests": 9}]},
             {},
-            "the quota of openai is declared twice",
+            "quotas: that of openai is declared twice",
             id="quota-twice",
         ),
         pytest.param({"quotas": [{"provider": "openai"}]}, {}, "neither `requests` nor `tokens`", id="empty-quota"),
