@@ -32,6 +32,8 @@ SLICE_ROWS = 5_000
 _PLAN_GROUP_ROWS = 50_000
 # How far back the evidence for estimates goes.
 _EVIDENCE_AGE = timedelta(days=90)
+# And that against the prompt cache: what did not pay is tried again, as partitions grow.
+_CACHED_AGE = timedelta(days=7)
 
 
 class Draft:
@@ -256,7 +258,7 @@ def document_slices(platform: Platform, enrichment: Enrichment, partition: str) 
 
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
     """What the next requests of an enrichment will use, by its own of the last weeks."""
-    return estimate_from(_history(platform, enrichment), enrichment.max_tokens)
+    return estimate_from(_history(platform, enrichment, _EVIDENCE_AGE), enrichment.max_tokens)
 
 
 def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
@@ -264,13 +266,14 @@ def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
     tokens_min = dialect.cache_tokens_min(enrichment.model_name)
     declared = enrichment.prompt_cache and "prompt_cache_key" not in enrichment.params
-    return declared and caching_pays(enrichment.shared_prefix, tokens_min, _history(platform, enrichment))
+    cached = _history(platform, enrichment, _CACHED_AGE, cached_only=True)
+    return declared and caching_pays(enrichment.shared_prefix, tokens_min, cached)
 
 
-def _history(platform: Platform, enrichment: Enrichment) -> Spent:
+def _history(platform: Platform, enrichment: Enrichment, age: timedelta, *, cached_only: bool = False) -> Spent:
     """What the enrichment's requests to this model have used lately."""
-    since = platform.clock() - _EVIDENCE_AGE
-    return platform.ledger.spent(enrichment.name, model_name=enrichment.model_name, since=since)
+    since, model = platform.clock() - age, enrichment.model_name
+    return platform.ledger.spent(enrichment.name, model_name=model, since=since, cached_only=cached_only)
 
 
 def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str | None) -> Answers:

@@ -88,15 +88,15 @@ def with_counted(estimate: Estimate, counted: Spent) -> Estimate:
     return replace(estimate, input=_fit(counted, counted.input_tokens, counted.bytes_input))
 
 
-def caching_pays(prefix: str, tokens_min: int, history: Spent) -> bool:
+def caching_pays(prefix: str, tokens_min: int, cached: Spent) -> bool:
     """Whether the prefix that requests share is worth marking for a provider's cache.
 
-    It has to be long enough for it, and what came so far must not have cost more than it would have without: what is
-    written and seldom found again does.
+    It has to be long enough for it, and the requests that were `cached` lately must not have cost more than they would
+    have without: what is written and seldom found again does. Few requests are no evidence.
     """
-    return len(prefix.encode()) >= tokens_min * _BYTES_PER_TOKEN and history.cost_usd <= history.uncached_usd * (
-        1 + 1e-9
-    )
+    if len(prefix.encode()) < tokens_min * _BYTES_PER_TOKEN:
+        return False
+    return cached.billed < _EVIDENCE_MIN or cached.cost_usd <= cached.uncached_usd * (1 + 1e-9)
 
 
 def forecast(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 import pytest
 
-from llm_assets.forecast import Estimate, Line, estimate_from, forecast
+from llm_assets.forecast import Estimate, Line, caching_pays, estimate_from, forecast
 from llm_assets.prices import declared_price
 from llm_assets.records import RESULTS_SCHEMA, Spent
 from llm_assets.spending import priced, spent_on
@@ -61,3 +61,17 @@ def test_what_the_cache_did_is_expected_of_it_again() -> None:
     found = forecast(pl.Series([4_000] * 10), estimate_from(history, MAX_TOKENS), PRICE, MAX_TOKENS)
     assert found.input_tokens == 10_000
     assert found.usd == pytest.approx(history.cost_usd / 2) == pytest.approx(10 * (50 + 50 * 2 + 900 * 0.1) / 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "billed", "cost", "pays"),
+    [
+        pytest.param("x" * 400, 0, 0.0, True, id="nothing-is-known"),
+        pytest.param("x" * 399, 0, 0.0, False, id="too-short"),
+        pytest.param("x" * 400, 19, 2.0, True, id="too-few-say-no"),
+        pytest.param("x" * 400, 20, 2.0, False, id="enough-say-no"),
+        pytest.param("x" * 400, 20, 1.0, True, id="it-costs-the-same"),
+    ],
+)
+def test_whether_a_cache_pays_is_said_by_enough_requests(prefix: str, billed: int, cost: float, pays: bool) -> None:
+    assert caching_pays(prefix, 100, Spent(billed=billed, cost_usd=cost, uncached_usd=1.0)) is pays

@@ -510,14 +510,29 @@ def test_a_short_prompt_is_not_marked(empty: Platform, enrichment: Enrichment) -
     assert (spent.cache_read_tokens, spent.cache_write_tokens) == (0, 0)
 
 
-def test_what_costs_more_with_a_cache_than_without_is_asked_without(empty: Platform, emulator: Emulator) -> None:
+def test_what_costs_more_with_a_cache_than_without_is_asked_without_for_a_week(
+    empty: Platform, emulator: Emulator, time: Time
+) -> None:
     """An hour's cache is written at twice the price: a batch of one request never finds it again."""
+    enrichment = replace(with_system(labels("anthropic"), 6_000), reuse_days=0)
+    one_by_one = [f"2026-10-{day:02}" for day in range(1, 24)]
+    for name in one_by_one:
+        partition(empty, enrichment, name, [f"good {name}"])
+        time.passes(hours=2)
+    costs = [empty.ledger.spent(enrichment.name, name) for name in one_by_one]
+    assert [each.cost_usd > each.uncached_usd for each in costs] == [True] * 20 + [False] * 3
+    time.passes(days=7)
+    partition(empty, enrichment, LATER, TEXTS)
+    assert empty.ledger.spent(enrichment.name, LATER).cache_read_tokens > 0
+
+
+def test_a_tiny_first_partition_does_not_switch_the_cache_off(empty: Platform, emulator: Emulator) -> None:
     enrichment = replace(with_system(labels("anthropic"), 6_000), reuse_days=0)
     first = run(empty, enrichment, ["good"]).spent
     assert first.cost_usd > first.uncached_usd
-    partition(empty, enrichment, LATER, ["bad"])
+    partition(empty, enrichment, LATER, TEXTS)
     second = empty.ledger.spent(enrichment.name, LATER)
-    assert second.cost_usd == second.uncached_usd
+    assert second.cost_usd < 0.6 * second.uncached_usd
 
 
 def test_turning_the_cache_on_or_off_asks_nothing_again(

@@ -418,9 +418,14 @@ class Ledger:
         model_name: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        cached_only: bool = False,
     ) -> Spent:
-        """The sum of what was spent on all, or on what is named, by when it was collected."""
-        found = self.spent_by_model(enrichment, partition, model_name=model_name, since=since, until=until)
+        """The sum of what was spent on all, or on what is named, by when it was collected; `cached_only` of shards that
+        used a prompt cache.
+        """
+        found = self.spent_by_model(
+            enrichment, partition, model_name=model_name, since=since, until=until, cached_only=cached_only
+        )
         return Spent(
             **{name: kind(sum(getattr(each, name) for each in found.values())) for name, kind in _SPENT.items()}
         )
@@ -433,6 +438,7 @@ class Ledger:
         model_name: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        cached_only: bool = False,
     ) -> dict[tuple[str, str, str], Spent]:
         """What was spent by enrichment, provider and model."""
         by = (spending.c.enrichment, spending.c.provider, spending.c.model_name)
@@ -441,6 +447,7 @@ class Ledger:
         wanted += [spending.c[name] == value for name, value in given.items() if value is not None]
         wanted += [spending.c.collected_at >= since] if since else []
         wanted += [spending.c.collected_at < until] if until else []
+        wanted += [spending.c.cache_read_tokens + spending.c.cache_write_tokens > 0] if cached_only else []
         query = sa.select(*by, *(sa.func.sum(spending.c[name]).label(name) for name in _SPENT)).where(*wanted)
         with self._engine.connect() as connection:
             rows = connection.execute(query.group_by(*by).order_by(*by)).mappings()
