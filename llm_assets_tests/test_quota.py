@@ -12,8 +12,9 @@ from llm_assets.platform import Platform
 from llm_assets.quota import no_room
 from llm_assets.records import Quota, Shard, ShardLimits, ShardState
 from llm_assets.submission import send_planned
+from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
-from llm_assets_tests.platforms import P, Time, enriched, finish, labels, write_documents
+from llm_assets_tests.platforms import P, Time, enriched, finish, go_on, labels, submit, write_documents
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MINE = Shard(
@@ -137,6 +138,28 @@ def test_what_does_not_fit_is_sent_when_there_is_room(
         finish(empty, enrichment, name)
         assert enriched(empty, enrichment, name).height == 40
     assert emulator.accounting()["billed"] == 80
+
+
+@pytest.mark.parametrize(
+    ("provider", "limits"),
+    [("anthropic", {"anthropic_queued_requests": 25}), ("openai", {"openai_enqueued_tokens": 2_500})],
+    ids=["anthropic", "openai"],
+)
+def test_a_queue_that_nobody_declared_is_waited_for(
+    empty: Platform, emulator: Emulator, time: Time, provider: str, limits: dict[str, int]
+) -> None:
+    enrichment = replace(labels(provider), limits=ShardLimits(10, 1_000_000))
+    write_documents(empty, [f"Document {number}." for number in range(40)])
+    emulator.settings(limits=limits)
+    emulator.hold(True)
+    submit(empty, enrichment)
+    collect_partition(empty, enrichment, P)
+    assert 0 < in_the_queue(empty, enrichment) < 4
+    emulator.hold(False)
+    while go_on(empty, enrichment) is not Step.NOTHING:
+        time.passes(minutes=10)
+    assert enriched(empty, enrichment).height == 40
+    assert emulator.accounting()["billed"] == 40
 
 
 def test_partitions_that_were_refused_together_do_not_wait_for_each_other(

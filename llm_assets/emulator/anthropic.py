@@ -32,6 +32,7 @@ _LIMIT_MAX, _LIMIT = 1000, 20
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control")
 _FOREIGN_URL = "https://results.example/"
 _COUNTS = ("succeeded", "errored", "canceled", "expired")
+_QUEUE_FULL = "This batch would exceed the number of batch requests that your organization may have in the queue."
 _TOO_LARGE = "<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n</body>\r\n</html>\r\n"
 
 
@@ -198,9 +199,22 @@ class Anthropic:
             raise ApiError(
                 413, "request_too_large", f"requests: at most {self._limits.anthropic_rows} are allowed"
             ) from None
+        if self._is_full(len(index)):
+            body.unlink()
+            raise ApiError(429, "rate_limit_error", _QUEUE_FULL)
         batch = self._stored(body, index)
         self._engine.wake()
         return self._shown(batch, base_url)
+
+    def _is_full(self, more: int) -> bool:
+        """Whether the queue of requests, when a test has set its size, has no room for so many more."""
+        most = self._limits.anthropic_queued_requests
+        if most is None:
+            return False
+        waiting = self._storage.query("SELECT id, rows FROM batches WHERE provider = ? AND status <> 'ended'", NAME)
+        settled = (self._engine.settle(self._found(row["id"])) for row in waiting)
+        queued: int = sum(batch["rows"] for batch in settled if batch["status"] != "ended")
+        return more + queued > most
 
     def _indexed(self, body: Path) -> RowIndex:
         return index_requests(body, lambda: partial(_check_row, set()), self._limits.anthropic_rows)

@@ -265,6 +265,7 @@ def test_no_results_before_the_end(emulator: Emulator, anthropic: Anthropic) -> 
     [
         pytest.param({"anthropic_bytes": 1000}, 413, "text/html", id="bytes-in-html"),
         pytest.param({"anthropic_rows": 2}, 413, "application/json", id="rows"),
+        pytest.param({"anthropic_queued_requests": 2}, 429, "application/json", id="the-queue"),
     ],
 )
 def test_limits(emulator: Emulator, limit: dict[str, int], status: int, media_type: str) -> None:
