@@ -64,6 +64,7 @@ class Draft:
         self._estimate = estimate_requests(platform, enrichment)
         self._is_cached = is_cached(platform, enrichment)
         self._taken: list[pl.Series] = []
+        self._amendments: Mapping[Fingerprint, Amendment] = {}
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
@@ -71,6 +72,7 @@ class Draft:
         self, settled: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
     ) -> None:
         """Read the documents by slices, write the plan's table, and pack each request that is not settled, once."""
+        self._amendments = amendments
         store = self._platform.store
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
         with store.files.scratch() as self._folder:
@@ -199,7 +201,7 @@ class Draft:
             columns = {"fingerprint": packed.fingerprints, "bytes": packed.line_bytes}
             self._written.append(f"{stem}.requests.parquet")
             self._platform.store.write(f"{stem}.requests.parquet", pl.DataFrame(columns, schema=REQUESTS_SCHEMA))
-            expected = self._forecast(packed.line_bytes)
+            expected = self._forecast(packed.fingerprints, packed.line_bytes)
             self.shards.append(
                 replace(
                     self._shard(packed.key, stem, wave=self._wave, requests=expected.requests, size=packed.bytes),
@@ -227,9 +229,8 @@ class Draft:
             rates=encoded(self._price),
         )
 
-    def _forecast(self, line_bytes: Sequence[int]) -> Forecast:
-        # Later waves give more room to answers that were cut.
-        room = self._enrichment.max_tokens if self._wave == 1 else self._enrichment.ceiling
+    def _forecast(self, fingerprints: Sequence[Fingerprint], line_bytes: Sequence[int]) -> Forecast:
+        room = rooms(self._enrichment, fingerprints, self._amendments)
         lengths = pl.Series(line_bytes, dtype=pl.Int64)
         return forecast(lengths, self._estimate, self._price, room, cached=self._is_cached)
 
@@ -254,6 +255,15 @@ def document_slices(platform: Platform, enrichment: Enrichment, partition: str) 
     yield platform.store.scan(path).head(0).collect()
     with platform.store.files.reading(path) as file:
         yield from read_documents(file, SLICE_ROWS)
+
+
+def rooms(
+    enrichment: Enrichment, fingerprints: Sequence[Fingerprint], amendments: Mapping[Fingerprint, Amendment]
+) -> pl.Series:
+    """How many tokens the answer to each request may have: more where the last one was cut."""
+    found = (amendments.get(fingerprint) for fingerprint in fingerprints)
+    tokens = [each.max_tokens if each else enrichment.max_tokens for each in found]
+    return pl.Series(tokens, dtype=pl.Int64)
 
 
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:

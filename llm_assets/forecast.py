@@ -100,17 +100,19 @@ def caching_pays(prefix: str, tokens_min: int, cached: Spent) -> bool:
 
 
 def forecast(
-    line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens: int, *, cached: bool = False
+    line_bytes: pl.Series, estimate: Estimate, price: Price, max_tokens: int | pl.Series, *, cached: bool = False
 ) -> Forecast:
-    """What requests with lines of these lengths will take, each with room for `max_tokens`.
+    """What requests with lines of these lengths will take, with room for `max_tokens`: each, or one by one.
 
     `cached` when they may write to a prompt cache, which costs more than reading.
     """
-    requests = pl.DataFrame({"bytes": line_bytes.cast(pl.Float64)})
+    requests = pl.DataFrame({"bytes": line_bytes.cast(pl.Float64)}).with_columns(
+        pl.lit(max_tokens).cast(pl.Float64).alias("room")
+    )
     read = _tokens(estimate.input)
     expected = requests.select(
         read.alias("input_tokens"),
-        pl.min_horizontal(_tokens(estimate.output), pl.lit(float(max_tokens))).alias("output_tokens"),
+        pl.min_horizontal(_tokens(estimate.output), "room").alias("output_tokens"),
         (read * estimate.cache_read).alias("cache_read_tokens"),
         (read * estimate.cache_write).alias("cache_write_tokens"),
         (read * estimate.cache_write).alias("cache_write_1h_tokens"),
@@ -121,7 +123,7 @@ def forecast(
         standard_usd(price).sum().alias("standard_usd"),
     ).row(0, named=True)
     # Nothing that is read from a cache costs more than what is not; what is written to it may cost more, or less.
-    at_most = max(_worst_usd(requests, price, max_tokens, written=written) for written in {False, cached})
+    at_most = max(_worst_usd(requests, price, written=written) for written in {False, cached})
     return Forecast(
         requests=requests.height,
         input_tokens=round(sums["input_tokens"]),
@@ -132,13 +134,13 @@ def forecast(
     )
 
 
-def _worst_usd(requests: pl.DataFrame, price: Price, max_tokens: int, *, written: bool) -> float:
+def _worst_usd(requests: pl.DataFrame, price: Price, *, written: bool) -> float:
     """What requests cost if every byte is a token, all of them `written` to the cache, and every answer is as long as
     it may be.
     """
     worst = requests.select(
         pl.col("bytes").alias("input_tokens"),
-        pl.lit(float(max_tokens)).alias("output_tokens"),
+        pl.col("room").alias("output_tokens"),
         pl.lit(0.0).alias("cache_read_tokens"),
         (pl.col("bytes") * written).alias("cache_write_tokens"),
         (pl.col("bytes") * written).alias("cache_write_1h_tokens"),

@@ -7,7 +7,7 @@ where it was not materialized yet. Nothing is planned, and nothing is written.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -21,7 +21,7 @@ from llm_assets.planning import settled_requests
 from llm_assets.platform import Platform
 from llm_assets.preview import Unsent, forecast_of, unsent
 from llm_assets.prices import decoded
-from llm_assets.records import Plan, Shard, ShardState
+from llm_assets.records import Amendment, Fingerprint, Plan, Shard, ShardState
 from llm_assets.reuse import Answers
 from llm_assets.status import lately
 
@@ -80,12 +80,12 @@ def overview(
     for partition in sorted(set(partitions) - plans.keys()):
         told(partition)
         if slices := reader.slices(partition):
-            new.append(reader.read(slices, FingerprintSet()))
+            new.append(reader.read(slices, FingerprintSet(), {}))
     due: list[Unsent] = []
     for plan in unfinished:
         if plan.pending and (slices := reader.slices(plan.partition)):
             told(plan.partition)
-            due.append(reader.read(slices, settled_requests(platform, enrichment, plan.partition)))
+            due.append(reader.read(slices, *settled_requests(platform, enrichment, plan.partition)))
     costs = platform.ledger.cost_by_partition()
     recent = lately(platform, enrichment.name, enrichment.model_name)
     return Overview(
@@ -121,15 +121,20 @@ class _Reader:
         self.missing += 1
         return None
 
-    def read(self, slices: Iterator[pl.DataFrame], settled: FingerprintSet) -> Unsent:
+    def read(
+        self,
+        slices: Iterator[pl.DataFrame],
+        settled: FingerprintSet,
+        amendments: Mapping[Fingerprint, Amendment],
+    ) -> Unsent:
         """What of these documents is to be sent."""
         if self._answers is None:
             self._answers = answers_elsewhere(self._platform, self._enrichment, None)
-        return unsent(self._platform, self._enrichment, slices, settled, self._answers)
+        return unsent(self._platform, self._enrichment, slices, settled, amendments, self._answers)
 
 
 def _unplanned(platform: Platform, enrichment: Enrichment, found: Sequence[Unsent], estimate: Estimate) -> Part:
-    expected = forecast_of(platform, enrichment, _lengths(found), estimate)
+    expected = forecast_of(platform, enrichment, found, estimate)
     return Part(
         partitions=len(found),
         documents=sum(each.documents for each in found),
@@ -147,7 +152,7 @@ def _planned(
     names = {plan.partition for plan in plans}
     active = [s for s in platform.ledger.active_shards() if s.enrichment == enrichment.name and s.partition in names]
     planned = [shard for shard in active if shard.state is ShardState.PLANNED]
-    again = forecast_of(platform, enrichment, _lengths(due), estimate)
+    again = forecast_of(platform, enrichment, due, estimate)
     return Part(
         partitions=len(plans),
         documents=sum(plan.documents for plan in plans),
@@ -172,7 +177,3 @@ def _in_real_time(platform: Platform, enrichment: Enrichment, shards: Sequence[S
         times = average.standard_usd / average.usd if average.usd else 0.0
         total += times * sum(shard.expected_usd for shard in those)
     return total
-
-
-def _lengths(found: Sequence[Unsent]) -> pl.Series:
-    return pl.concat([pl.Series(dtype=pl.Int64), *(each.lengths for each in found)])

@@ -229,7 +229,12 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     return digest.hexdigest()
 
 
-def settled_requests(platform: Platform, enrichment: Enrichment, partition: str) -> FingerprintSet:
-    """The requests of a partition that the next wave leaves out: answered, waiting, or failed for good."""
+def settled_requests(
+    platform: Platform, enrichment: Enrichment, partition: str
+) -> tuple[FingerprintSet, dict[Fingerprint, Amendment]]:
+    """The requests of a partition that the next wave leaves out (answered, waiting, or failed for good), and how those
+    that it asks again differ from the declared.
+    """
     current = platform.ledger.plan(enrichment.name, partition)
-    return _known(platform, enrichment, partition, current.rounds if current else 1, without=())[0]
+    settled, _, amendments = _known(platform, enrichment, partition, current.rounds if current else 1, without=())
+    return settled, amendments

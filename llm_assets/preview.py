@@ -5,7 +5,7 @@ Nothing is planned, and nothing is written. What is asked here is paid at the st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from llm_assets.answers import judge
-from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests, is_cached
+from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests, is_cached, rooms
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.fingerprints import FingerprintSet
@@ -22,7 +22,7 @@ from llm_assets.planning import settled_requests
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
 from llm_assets.providers import Dialect
-from llm_assets.records import DOCUMENT_ID, TEXT, Reason, Result, Usage
+from llm_assets.records import DOCUMENT_ID, TEXT, Amendment, Fingerprint, Reason, Result, Usage
 from llm_assets.requests import Renderer
 from llm_assets.reuse import Answers
 from llm_assets.status import lately
@@ -56,7 +56,7 @@ class Outlook:
     It was learned from `evidence` earlier requests, or, where there are none, from those `asked` now; else
     it is a guess. What is read is learned from requests whose tokens the provider has `counted`, if any.
 
-    `retries` is how many requests were sent for each that was wanted, and `hours` how long batches took lately, None
+    `retries` is how often each request was sent lately, and `hours` how long batches took lately, None
     when there were none.
     """
 
@@ -74,13 +74,16 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsent:
-    """Documents, and the `lengths` of the request lines that they still need; the rest is counted as in an Outlook."""
+    """Documents, the `lengths` of the request lines that they still need, and how many tokens each answer has `room`
+    for; the rest is counted as in an Outlook.
+    """
 
     documents: int
     failed_before: int
     settled: int
     reused: int
     lengths: pl.Series
+    room: pl.Series
 
 
 def outlook(
@@ -98,7 +101,7 @@ def outlook(
         platform,
         enrichment,
         document_slices(platform, enrichment, partition),
-        settled_requests(platform, enrichment, partition),
+        *settled_requests(platform, enrichment, partition),
         answers_elsewhere(platform, enrichment, partition),
     )
     earlier = estimate_requests(platform, enrichment)
@@ -108,7 +111,7 @@ def outlook(
         failed_before=found.failed_before,
         settled=found.settled,
         reused=found.reused,
-        forecast=forecast_of(platform, enrichment, found.lengths, _learned(earlier, enrichment, asked, counted)),
+        forecast=forecast_of(platform, enrichment, [found], _learned(earlier, enrichment, asked, counted)),
         evidence=earlier.evidence,
         asked=0 if earlier.evidence else len(asked),
         counted=len(counted),
@@ -122,14 +125,17 @@ def unsent(
     enrichment: Enrichment,
     slices: Iterable[pl.DataFrame],
     already: FingerprintSet,
+    amendments: Mapping[Fingerprint, Amendment],
     elsewhere: Answers,
 ) -> Unsent:
-    """What of some documents would be sent, where `already` has the requests that are settled."""
+    """What of some documents would be sent, where `already` has the requests that are settled, and `amendments` how
+    those that are asked again differ.
+    """
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-    renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
+    renderer = Renderer(enrichment, dialect, dialect.limits.bytes, amendments)
     around = _around(dialect)
     documents = failed = settled = reused = 0
-    lengths: list[pl.Series] = [pl.Series(dtype=pl.Int64)]
+    lengths, room = [pl.Series(dtype=pl.Int64)], [pl.Series(dtype=pl.Int64)]
     seen = FingerprintSet()
     for slice_ in slices:
         rendered = renderer.render(slice_)
@@ -141,17 +147,27 @@ def unsent(
         settled += int((is_new & is_settled).sum())
         reused += int((is_new & ~is_settled & is_known).sum())
         sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
-        lengths.append(sizes.filter(is_new & ~is_settled & ~is_known))
-    return Unsent(documents=documents, failed_before=failed, settled=settled, reused=reused, lengths=pl.concat(lengths))
+        is_sent = is_new & ~is_settled & ~is_known
+        lengths.append(sizes.filter(is_sent))
+        room.append(rooms(enrichment, list(rendered.bodies), amendments).filter(is_sent))
+    return Unsent(
+        documents=documents,
+        failed_before=failed,
+        settled=settled,
+        reused=reused,
+        lengths=pl.concat(lengths),
+        room=pl.concat(room),
+    )
 
 
-def forecast_of(platform: Platform, enrichment: Enrichment, lengths: pl.Series, estimate: Estimate) -> Forecast:
-    """What requests of these lengths would take if they were sent now."""
+def forecast_of(platform: Platform, enrichment: Enrichment, found: Sequence[Unsent], estimate: Estimate) -> Forecast:
+    """What all of these requests would take if they were sent now."""
+    nothing = pl.Series(dtype=pl.Int64)
     return forecast(
-        lengths,
+        pl.concat([nothing, *(each.lengths for each in found)]),
         estimate,
         enrichment.price_at(platform.clock(), enrichment.mode),
-        enrichment.max_tokens,
+        pl.concat([nothing, *(each.room for each in found)]),
         cached=is_cached(platform, enrichment),
     )
 

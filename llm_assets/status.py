@@ -18,7 +18,7 @@ from llm_assets.history import results_so_far
 from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
 from llm_assets.providers import NAMES, caveat
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, FailureKind, Plan, Shard, ShardState
+from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, REQUESTS_SCHEMA, FailureKind, Plan, Shard, ShardState
 from llm_assets.store import Store
 from llm_assets.waves import Step, next_step
 
@@ -181,7 +181,7 @@ def asked_lately(shards: Sequence[Shard]) -> list[Asked]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lately:
-    """What the last weeks say of an enrichment: requests sent for each that was wanted, and how many hours batches took
+    """What the last weeks say of an enrichment: how often each request was sent, and how many hours batches took
     (the median, None when there were none).
     """
 
@@ -191,13 +191,31 @@ class Lately:
 
 def lately(platform: Platform, enrichment: str, model_name: str | None = None) -> Lately:
     """How an enrichment fared in the last weeks, with one model or with all."""
+    sent = _sent_lately(platform, enrichment, model_name)
+    by_partition: dict[str, list[Shard]] = {}
+    for shard in sent:
+        by_partition.setdefault(shard.partition, []).append(shard)
+    once = sum(_distinct(platform, shards) for shards in by_partition.values())
+    return Lately(retries=sum(shard.requests for shard in sent) / once if once else 1.0, hours=_hours(sent))
+
+
+def _sent_lately(platform: Platform, enrichment: str, model_name: str | None = None) -> list[Shard]:
     shards = platform.ledger.collected_since(enrichment, platform.clock() - _LATELY)
-    sent = [shard for shard in shards if shard.wave and model_name in (None, shard.model_name)]
-    first = sum(shard.requests for shard in sent if shard.wave == 1)
+    return [shard for shard in shards if shard.wave and model_name in (None, shard.model_name)]
+
+
+def _hours(sent: Sequence[Shard]) -> float | None:
     took = [(s.ended_at - s.submitted_at).total_seconds() / 3600 for s in sent if s.ended_at and s.submitted_at]
-    return Lately(
-        retries=sum(shard.requests for shard in sent) / first if first else 1.0, hours=median(took) if took else None
-    )
+    return median(took) if took else None
+
+
+def _distinct(platform: Platform, shards: Sequence[Shard]) -> int:
+    """How many requests there are in the shards of a partition; within one wave none is sent again."""
+    if len({shard.wave for shard in shards}) == 1:
+        return sum(shard.requests for shard in shards)
+    store = platform.store
+    asked = store.scan_all([store.requests(shard) for shard in shards], REQUESTS_SCHEMA)
+    return int(asked.select(pl.col("fingerprint").n_unique()).collect().item())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +241,7 @@ class Overall:
 def overall(platform: Platform, enrichment: str, partitions: Sequence[PartitionStatus]) -> Overall:
     """How far an enrichment is, from the statuses of all its partitions."""
     shards = [shard for shard in platform.ledger.active_shards() if shard.enrichment == enrichment]
-    hours = lately(platform, enrichment).hours
+    hours = _hours(_sent_lately(platform, enrichment))
     waiting = sum(each.requests_due for each in partitions if not each.held)
     return Overall(
         partitions=len(partitions),

@@ -16,6 +16,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
+from llm_assets.polling import poll
 from llm_assets.preview import ask_some, outlook
 from llm_assets.prices import batch_usd, declared_price
 from llm_assets.prompt import Prompt
@@ -464,6 +465,42 @@ def test_a_preview_foretells_what_is_planned(
     assert ahead.forecast.requests == sum(shard.requests for shard in planned) == len(TEXTS)
     assert ahead.forecast.usd == pytest.approx(sum(shard.expected_usd for shard in planned), rel=0.02)
     assert ahead.forecast.at_most_usd == pytest.approx(sum(shard.at_most_usd for shard in planned), rel=0.02)
+
+
+@pytest.mark.parametrize("fault", ["overloaded", "truncated", "invalid_json"])
+def test_at_most_is_the_same_in_a_preview_and_a_reservation_whatever_is_asked_again(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment, fault: str
+) -> None:
+    """Beside requests of the second wave that are asked for the first time, in a shard with those."""
+    enrichment = replace(enrichment, reuse_days=0, hold_above=1.0, max_tokens=64, max_tokens_ceiling=4_096)
+    emulator.faults([{"fault": fault, "match": "bad"}])
+    write_documents(empty, ["A bad thing.", "A good thing."])
+    submit(empty, enrichment)
+    poll(empty, empty.ledger.active_shards(), calls_max=25)
+    collect_partition(empty, enrichment, P)
+    write_documents(empty, ["A bad thing.", "A good thing.", "A late thing."])
+    ahead = outlook(empty, enrichment, P)
+    emulator.faults([])
+    submit(empty, enrichment)
+    *_, second = empty.ledger.shards(enrichment.name, P)
+    assert (ahead.forecast.requests, second.requests) == (2, 2)
+    assert second.charge_usd == pytest.approx(ahead.forecast.at_most_usd, rel=0.005)
+    (rates, *_) = enrichment.price_at(NOW).batch
+    room = 64 + (128 if fault == "truncated" else 64)
+    assert second.charge_usd == pytest.approx((second.bytes * rates.input + room * rates.output) / 1e6, rel=0.03)
+    finish(empty, enrichment)
+    assert enriched(empty, enrichment).height == 3
+
+
+def test_late_documents_are_no_retries(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
+    partition(empty, enrichment, P, TEXTS)
+    late = [f"{text} Indeed." for text in TEXTS]
+    partition(empty, enrichment, P, [*TEXTS, *late])
+    assert outlook(empty, enrichment, P).retries == 1.0
+    emulator.faults([{"fault": "overloaded", "match": "Last", "rate": 1.0, "attempts": 1}])
+    partition(empty, enrichment, P, [*TEXTS, *late, "Last one."])
+    sent, requests = sum(shard.requests for shard in empty.ledger.shards(enrichment.name, P)), 2 * len(TEXTS) + 1
+    assert outlook(empty, enrichment, P).retries == sent / requests > 1
 
 
 def test_what_a_preview_asks_is_paid_at_the_standard_price(empty: Platform, enrichment: Enrichment) -> None:
