@@ -49,7 +49,7 @@ class Draft:
         self._mode = _mode(platform, enrichment, partition)
         self._price = enrichment.price_at(platform.clock(), self._mode)
         self._limits = limits_for(
-            self._dialect, enrichment.shard_limits(self._mode), self._refused_requests(), enrichment.quota
+            self._dialect, enrichment.shard_limits(self._mode), self._refused_requests(), enrichment.quotas
         )
         self._packer = Packer(self._dialect, self._limits, self._new_shard)
         self._plan_id = platform.new_key()

@@ -97,8 +97,8 @@ class Enrichment:
     `price` is what the model costs where the price list does not know or does not apply. No more than
     `partition_budget_usd` is ever spent on a partition, no more than `day_budget_usd` on what is sent in a day (UTC),
     and no more than `project_day_budget_usd` on that of all enrichments. The answer to the same request in another
-    partition is taken from there when it is at most `reuse_days` old. No more is sent at once than `quota` says that
-    the provider's queue holds. A system prompt that is the same for all documents is marked for the provider's prompt
+    partition is taken from there when it is at most `reuse_days` old. No more is sent at once than `quotas` say that a
+    provider's queue holds. A system prompt that is the same for all documents is marked for the provider's prompt
     cache, unless `prompt_cache` is off, it is too short, or what came so far cost more with it than without.
 
     `evidence` names fields of the answer whose values must stand in the document's text: the column `unsupported` lists
@@ -132,7 +132,7 @@ class Enrichment:
     day_budget_usd: float = float("inf")
     project_day_budget_usd: float = float("inf")
     reuse_days: float = 30
-    quota: Quota | None = None
+    quotas: tuple[Quota, ...] = ()
     prompt_cache: bool = True
     evidence: tuple[str, ...] = ()
     mode: Mode = Mode.BATCH

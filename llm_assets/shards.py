@@ -7,7 +7,7 @@ is the caller's business.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,9 +118,9 @@ class Packer:
 
 
 def limits_for(
-    dialect: Dialect, lower: ShardLimits | None, refused: int | None = None, quota: Quota | None = None
+    dialect: Dialect, lower: ShardLimits | None, refused: int | None = None, quotas: Sequence[Quota] = ()
 ) -> ShardLimits:
-    """The provider's limits, or the lower ones that an enrichment declares, or that its quota at the provider leaves.
+    """The provider's limits, or the lower ones that an enrichment declares, or that its quotas at the provider leave.
 
     Half of `refused` requests, where the provider never had room for a shard of so many.
     """
@@ -129,8 +129,7 @@ def limits_for(
     size = min(lower.bytes, dialect.limits.bytes)
     if refused is not None:
         requests = min(requests, max(1, refused // 2))
-    if quota is not None and quota.requests is not None:
-        requests = min(requests, quota.requests)
-    if quota is not None and quota.tokens is not None:
-        size = min(size, max(quota.tokens * _BYTES_PER_TOKEN, _BYTES_MIN))
+    for quota in quotas:
+        requests = min(requests, quota.requests or requests)
+        size = min(size, max(quota.tokens * _BYTES_PER_TOKEN, _BYTES_MIN)) if quota.tokens else size
     return ShardLimits(requests=requests, bytes=size)

@@ -9,6 +9,7 @@ Sending is safe to repeat, to interrupt anywhere, and to run twice at once.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -56,7 +57,7 @@ class Sent:
     rejected: int = 0
 
 
-def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None, at_once: int | None = None) -> Sent:
+def send_planned(platform: Platform, plan: Plan, quotas: Sequence[Quota] = (), at_once: int | None = None) -> Sent:
     """Send the shards of a partition that are planned and due, unless the plan is held, as far as the provider's queue
     has room for them; in real time so many requests `at_once`.
 
@@ -72,7 +73,7 @@ def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None, at_
             continue
         if shard.charged_at is None or not shard.is_of(plan):
             continue  # no budget has room for it yet, or nobody wants it any more
-        if quota and shard.mode is Mode.BATCH and (reason := _no_room(platform, shard, quota)):
+        if shard.mode is Mode.BATCH and (reason := _no_room(platform, shard, quotas)):
             platform.ledger.waits(shard.key, reason, not_before=now + ASKS_AGAIN)
             sent = replace(sent, later=sent.later + 1)
             continue
@@ -84,13 +85,16 @@ def send_planned(platform: Platform, plan: Plan, quota: Quota | None = None, at_
     return sent
 
 
-def _no_room(platform: Platform, shard: Shard, quota: Quota) -> str:
-    """Why a shard has to wait for the provider's queue. Two runs that ask at once may both be let in: the provider
-    refuses what is too much, and it is sent later.
+def _no_room(platform: Platform, shard: Shard, quotas: Sequence[Quota]) -> str:
+    """Why a shard has to wait for the provider's queue, by any of its quotas. Two runs that ask at once may both be let
+    in: the provider refuses what is too much, and it is sent later.
     """
-    others = platform.ledger.queue(shard.provider, quota.model_name)
-    refused = frozenset(other.key for other in others if other.past_batches and platform.had_no_room(other))
-    return no_room(shard, others, quota, refused, platform.clock())
+    for quota in quotas:
+        others = platform.ledger.queue(shard.provider, quota.model_name)
+        refused = frozenset(other.key for other in others if other.past_batches and platform.had_no_room(other))
+        if reason := no_room(shard, others, quota, refused, platform.clock()):
+            return reason
+    return ""
 
 
 def _send(platform: Platform, shard: Shard, sent: Sent, at_once: int | None) -> Sent:

@@ -113,11 +113,19 @@ def test_room_in_the_queue(others: list[Shard], quota: Quota, refused: list[str]
     assert no_room(MINE, others, quota, frozenset(refused), NOW) == reason
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize(
+    ("provider", "quotas"),
+    [
+        pytest.param("anthropic", (Quota(requests=30),), id="anthropic"),
+        pytest.param("openai", (Quota(requests=30),), id="openai"),
+        pytest.param("openai", (Quota("gpt-6-luna", tokens=10**9), Quota(requests=30)), id="its model's is roomier"),
+        pytest.param("openai", (Quota(tokens=10**9), Quota("gpt-6-luna", requests=30)), id="its model's is tighter"),
+    ],
+)
 def test_what_does_not_fit_is_sent_when_there_is_room(
-    empty: Platform, emulator: Emulator, time: Time, provider: str
+    empty: Platform, emulator: Emulator, time: Time, provider: str, quotas: tuple[Quota, ...]
 ) -> None:
-    enrichment = replace(labels(provider), limits=ShardLimits(10, 1_000_000), quota=Quota(requests=30))
+    enrichment = replace(labels(provider), limits=ShardLimits(10, 1_000_000), quotas=quotas)
     names = (P, "2026-11-02")
     for name in names:
         write_documents(empty, [f"{name} {number}" for number in range(40)], name)
@@ -165,7 +173,7 @@ def test_a_queue_that_nobody_declared_is_waited_for(
 def test_partitions_that_were_refused_together_do_not_wait_for_each_other(
     empty: Platform, emulator: Emulator, time: Time
 ) -> None:
-    enrichment = replace(labels("openai"), quota=Quota(requests=1_000))
+    enrichment = replace(labels("openai"), quotas=(Quota(requests=1_000),))
     names = (P, "2026-11-02")
     for name in names:
         write_documents(empty, [f"{name} {number}" for number in range(5)], name)
@@ -181,7 +189,7 @@ def test_partitions_that_were_refused_together_do_not_wait_for_each_other(
 
 
 def send(platform: Platform, enrichment: Enrichment, partition: str) -> None:
-    send_planned(platform, plan_partition(platform, enrichment, partition), enrichment.quota)
+    send_planned(platform, plan_partition(platform, enrichment, partition), enrichment.quotas)
 
 
 def in_the_queue(platform: Platform, enrichment: Enrichment) -> int:

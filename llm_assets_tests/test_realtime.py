@@ -355,7 +355,7 @@ def test_a_claim_without_an_answer_is_asked_again_at_once(tmp_path: Path, time: 
 def test_a_quota_is_for_batches(empty: Platform, time: Time, now: Enrichment) -> None:
     write_documents(empty, TEXTS)
     plan = plan_partition(empty, now, P)
-    assert send_planned(empty, plan, Quota(requests=1)).requests == 40
+    assert send_planned(empty, plan, [Quota(requests=1)]).requests == 40
 
 
 def test_a_budget_counts_the_standard_price(empty: Platform, time: Time, now: Enrichment) -> None:

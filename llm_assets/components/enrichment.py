@@ -185,7 +185,7 @@ class Enrichment(InFile, About):
             text_limit=self._text_limit(source),
             realtime_requests=self.realtime_requests,
             service_tier=self.service_tier,
-            quota=spending.quota(self.provider, self.model_name),
+            quotas=spending.quotas_of(self.provider, self.model_name),
             source=source,
         )
 
@@ -356,7 +356,7 @@ def _batches_asset(
                     retry_failed=config.retry_failed,
                     release_hold=WORK_TAG not in context.run.tags,
                 )
-                sent = send_planned(opened, plan, enrichment.quota, enrichment.realtime_requests)
+                sent = send_planned(opened, plan, enrichment.quotas, enrichment.realtime_requests)
             except SystemicError as error:
                 words = str(error)
                 stop = "" if words.endswith((".", "?", "!")) else "."

@@ -83,13 +83,13 @@ class Spending(InFile, dg.Resolvable):
                 if most is not None and most < 1:
                     raise DeclarationError(source, f"{named}: {unit} is {most}; it must be at least 1")
 
-    def quota(self, provider: str, model_name: str) -> Quota | None:
-        """The quota of a model, else the one of all models of its provider."""
-        of_model = [each for each in self.quotas if (each.provider, each.model_name) == (provider, model_name)]
-        of_all = [each for each in self.quotas if (each.provider, each.model_name) == (provider, None)]
-        for each in (*of_model, *of_all):
-            return Quota(each.model_name, each.requests, each.tokens)
-        return None
+    def quotas_of(self, provider: str, model_name: str) -> tuple[Quota, ...]:
+        """What holds for a model: its own quota, and the one of all models of its provider."""
+        return tuple(
+            Quota(each.model_name, each.requests, each.tokens)
+            for each in self.quotas
+            if each.provider == provider and each.model_name in (model_name, None)
+        )
 
     def declared(self, source: str) -> dict[tuple[str, str], Price]:
         """The prices by provider and model. Raises DeclarationError for one that is none."""

@@ -83,15 +83,15 @@ def test_a_model_of_ones_own_is_declared_free() -> None:
     assert definitions.get_assets_def(dg.AssetKey(["topic", "batches"]))
 
 
-def test_a_models_own_quota_goes_before_its_providers() -> None:
+def test_a_models_own_quota_holds_beside_its_providers() -> None:
     of_all, of_one = (
         ModelQuota(provider="openai", requests=5),
         ModelQuota(provider="openai", model_name="m", tokens=9),
     )
     spending = Spending(quotas=[of_all, of_one])
-    assert spending.quota("openai", "m") == Quota("m", None, 9)
-    assert spending.quota("openai", "other") == Quota(None, 5, None)
-    assert spending.quota("anthropic", "m") is None
+    assert spending.quotas_of("openai", "m") == (Quota(None, 5, None), Quota("m", None, 9))
+    assert spending.quotas_of("openai", "other") == (Quota(None, 5, None),)
+    assert spending.quotas_of("anthropic", "m") == ()
 
 
 def test_an_experimental_provider_has_its_price_and_says_what_it_is() -> None:
