@@ -63,19 +63,9 @@ FREE = Price((Rates(0, 0, 0, 0, 0),), (Rates(0, 0, 0, 0, 0),))
 
 def listed_price(provider: str, model: str, at: datetime) -> Price:
     """What the price list says of a model at a time. Raises PriceUnknown where it has no batch price."""
-    try:
-        batch, standard = (
-            calc_price(
-                Usage(),
-                model_ref=model,
-                provider_id=provider,
-                genai_request_timestamp=at,
-                price_context={"processing": processing},
-            ).model_price
-            for processing in ("batch", "standard")
-        )
-    except LookupError:
-        raise PriceUnknown(f"the price list has no model {model!r} of {provider}") from None
+    batch, standard = (_listed(provider, model, at, processing) for processing in ("batch", "standard"))
+    if batch is None or standard is None:
+        raise PriceUnknown(f"the price list has no model {model!r} of {provider}")
     if batch == standard:  # so the list answers for what it does not know
         if (provider, model) in _NOT_LISTED:
             return Price((_rates({"input": _NOT_LISTED[provider, model]}),), _tiers(standard))
@@ -83,11 +73,18 @@ def listed_price(provider: str, model: str, at: datetime) -> Price:
     return Price(_tiers(batch), _tiers(standard))
 
 
-def declared_price(declared: Mapping[str, Any]) -> Price:
+def listed_standard(provider: str, model: str, at: datetime) -> tuple[Rates, ...]:
+    """What the price list says that a model costs in real time; nothing where it does not know the model."""
+    found = _listed(provider, model, at, "standard")
+    return () if found is None else _tiers(found)
+
+
+def declared_price(declared: Mapping[str, Any], listed: tuple[Rates, ...] = ()) -> Price:
     """The price that somebody declared: `free: true`, or `batch` (and `standard`) with `input`, `output` and, where
     they differ from `input`, `cache_read`, `cache_write`, `cache_write_1h`, each US dollars a million tokens.
 
-    Without `standard` the same is assumed to cost in real time. Raises PriceUnknown, saying what is wrong.
+    Without `standard` real time costs what is `listed`, or, where nothing is, the same. Raises PriceUnknown, saying
+    what is wrong.
     """
     if declared.get("free"):
         if rates := [name for name in ("batch", "standard") if declared.get(name) is not None]:
@@ -98,8 +95,13 @@ def declared_price(declared: Mapping[str, Any]) -> Price:
             "a price is `free: true`, or has `batch: {input: …, output: …}` in US dollars a million tokens"
         )
     batch = _declared_rates("batch", declared["batch"])
-    standard = declared.get("standard")
-    return Price((batch,), (batch if standard is None else _declared_rates("standard", standard),))
+    if declared.get("standard") is None:
+        return Price((batch,), listed or (batch,))
+    standard = _declared_rates("standard", declared["standard"])
+    for name in _LISTED:
+        if (rate := getattr(batch, name)) > (other := getattr(standard, name)):
+            raise PriceUnknown(f"`batch.{name}` is {rate}, above `standard.{name}` {other}: is it the other way round?")
+    return Price((batch,), (standard,))
 
 
 def encoded(price: Price) -> str:
@@ -133,6 +135,20 @@ def standard_usd(price: Price) -> pl.Expr:
 def uncached_usd(price: Price) -> pl.Expr:
     """What each row would cost if the provider had no prompt cache."""
     return _sum(price.batch, {"input": pl.col("input_tokens"), "output": pl.col("output_tokens")})
+
+
+def _listed(provider: str, model: str, at: datetime, processing: str) -> ModelPrice | None:
+    """What the price list has for a model, by how it is asked; None where it has no such model."""
+    try:
+        return calc_price(
+            Usage(),
+            model_ref=model,
+            provider_id=provider,
+            genai_request_timestamp=at,
+            price_context={"processing": processing},
+        ).model_price
+    except LookupError:
+        return None
 
 
 def _usd(tiers: tuple[Rates, ...]) -> pl.Expr:

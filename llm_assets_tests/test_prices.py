@@ -20,6 +20,7 @@ from llm_assets.prices import (
     encoded,
     in_dollars,
     listed_price,
+    listed_standard,
     standard_usd,
     uncached_usd,
 )
@@ -113,6 +114,9 @@ def test_a_declared_price() -> None:
     assert price.batch == (Rates(0.01, 0, 0.01, 0.01, 0.01),)
     assert price.standard == (Rates(0.02, 0, 0.02, 0.02, 0.02),)
     assert declared_price({"free": True}) == FREE
+    listed = listed_standard("openai", "gpt-6-luna", NOW)
+    assert declared_price({"batch": {"input": 0.01, "output": 0}}, listed).standard == listed != ()
+    assert listed_standard("openai", "nonesuch", NOW) == ()
     assert decoded(encoded(price)) == price
 
 
@@ -141,6 +145,11 @@ def test_at_most_is_never_less_with_a_cache_than_without(written: float) -> None
         pytest.param({"batch": {"input": float("nan"), "output": 1}}, "`batch.input` is nan; write", id="no-number"),
         pytest.param(
             {"batch": {"input": 1, "output": 1}, "standard": []}, "`standard` takes input, output", id="standard"
+        ),
+        pytest.param(
+            {"batch": {"input": 1, "output": 2}, "standard": {"input": 2, "output": 1}},
+            "`batch.output` is 2, above `standard.output` 1",
+            id="the-other-way-round",
         ),
         pytest.param(
             {"free": True, "batch": {"input": 1, "output": 1}}, "a price is `free: true` or has rates; found", id="both"

@@ -154,6 +154,8 @@ class Enrichment(InFile, About):
         source = str(folder / "defs.yaml")
         spending = spending or Spending()
         price = spending.declared(source).get((self.provider, self.model_name))
+        if self.mode == Mode.REALTIME or self.rescue_after_hours is not None:
+            spending.check_standard(source, self.provider, self.model_name)
         return Declared(
             name=self.name,
             documents=self.documents,

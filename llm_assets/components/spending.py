@@ -13,7 +13,7 @@ from llm_assets.components.documents import days
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
-from llm_assets.prices import Price, PriceUnknown, declared_price
+from llm_assets.prices import Price, PriceUnknown, declared_price, listed_standard
 from llm_assets.providers import NAMES
 from llm_assets.records import Quota
 from llm_assets.status import SPENDING_SCHEMA, spending_table
@@ -103,13 +103,28 @@ class Spending(InFile, dg.Resolvable):
             named = f"prices: that of {each.provider} {each.model_name}"
             if each.provider not in NAMES:
                 raise DeclarationError(source, f"{named}: the provider is unknown; there are {', '.join(NAMES)}")
+            if not each.model_name.strip():
+                raise DeclarationError(source, f"{named}: model_name is empty; name the model")
             if (each.provider, each.model_name) in found:
                 raise DeclarationError(source, f"{named} is declared twice")
             try:
-                found[each.provider, each.model_name] = declared_price(each.model_dump())
+                listed = listed_standard(each.provider, each.model_name, datetime.now(UTC))
+                found[each.provider, each.model_name] = declared_price(each.model_dump(), listed)
             except PriceUnknown as problem:
                 raise DeclarationError(source, f"{named}: {problem}") from problem
         return found
+
+    def check_standard(self, source: str, provider: str, model_name: str) -> None:
+        """Raise DeclarationError where nothing says what a model with a price of its own costs in real time."""
+        for each in self.prices:
+            if (each.provider, each.model_name) != (provider, model_name) or each.free or each.standard is not None:
+                continue
+            if not listed_standard(provider, model_name, datetime.now(UTC)):
+                raise DeclarationError(
+                    self.declared_by(source),
+                    f"prices: that of {provider} {model_name} has no `standard`, and the price list has none: "
+                    f"{source} asks it in real time (`mode: realtime` or `rescue_after_hours`), so declare it",
+                )
 
 
 def spending_of(context: dg.ComponentLoadContext) -> Spending:

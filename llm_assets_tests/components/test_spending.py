@@ -1,7 +1,7 @@
 """The component Spending: prices of one's own, the project's budget, quotas, and the asset of what was spent."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -9,9 +9,9 @@ import pytest
 
 from llm_assets.components.enrichment import DECLARED
 from llm_assets.components.resources import PlatformResource
-from llm_assets.components.spending import ModelQuota, Spending
+from llm_assets.components.spending import ModelPrice, ModelQuota, Spending
 from llm_assets.platform import Platform, utc_now
-from llm_assets.prices import declared_price
+from llm_assets.prices import declared_price, listed_price
 from llm_assets.records import Quota
 from llm_assets_tests.components import projects
 from llm_assets_tests.components.projects import causes
@@ -19,6 +19,8 @@ from llm_assets_tests.components.test_declarations import DOCUMENTS, ENRICHMENT,
 from llm_assets_tests.platforms import Time, labels, run
 
 FREE = {"provider": "openai", "model_name": "mine", "free": True}
+OWN = {"provider": "openai", "model_name": "mine", "batch": {"input": 0.1, "output": 0.2}}
+NO_STANDARD = "prices: that of openai mine has no `standard`, and the price list has none"
 
 
 def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions:
@@ -48,6 +50,16 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
         pytest.param(
             {"prices": [{"provider": "openai", "model_name": "m"}]}, {}, "a price is `free: true`", id="empty-price"
         ),
+        pytest.param(
+            {"prices": [OWN]}, {"provider": "openai", "model_name": "mine", "mode": "realtime"}, NO_STANDARD, id="now"
+        ),
+        pytest.param(
+            {"prices": [OWN]},
+            {"provider": "openai", "model_name": "mine", "rescue_after_hours": 4},
+            NO_STANDARD,
+            id="rescued",
+        ),
+        pytest.param({"prices": [FREE | {"model_name": ""}]}, {}, "model_name is empty; name the model", id="no-name"),
         pytest.param({"prices": [FREE, FREE]}, {}, "prices: that of openai mine is declared twice", id="price-twice"),
         pytest.param(
             {"prices": [FREE | {"provider": "opnai"}]}, {}, "the provider is unknown; there are", id="unknown-provider"
@@ -81,6 +93,13 @@ def test_a_second_one_is_refused_with_its_file() -> None:
 def test_a_model_of_ones_own_is_declared_free() -> None:
     definitions = load({"prices": [FREE]}, {"provider": "openai", "model_name": "mine"})
     assert definitions.get_assets_def(dg.AssetKey(["topic", "batches"]))
+
+
+def test_real_time_without_a_standard_of_its_own_costs_what_is_listed() -> None:
+    own = OWN | {"model_name": "gpt-6-luna"}
+    (price,) = Spending(prices=[ModelPrice.model_validate(own)]).declared("defs.yaml").values()
+    assert price.standard == listed_price("openai", "gpt-6-luna", datetime.now(UTC)).standard
+    assert price.batch[0].input == 0.1
 
 
 def test_a_models_own_quota_holds_beside_its_providers() -> None:
