@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -256,7 +256,8 @@ def cost(
 ) -> None:
     """Show what was spent, by enrichment and model, from the ledger: on results that came in within the days."""
     start = since and since.replace(tzinfo=UTC)
-    end = until and until.replace(tzinfo=UTC) + timedelta(days=1)
+    # After the last day that there is comes none.
+    end = None if until is None or until.date() == date.max else until.replace(tzinfo=UTC) + timedelta(days=1)
     with _errors_exit(_FAILED), _looking() as platform:
         rows = spending_table(platform, since=start, until=end).to_dicts() if platform else []
     if as_json:

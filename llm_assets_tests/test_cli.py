@@ -349,6 +349,7 @@ def test_cost_says_what_was_spent(here: Shell, ran: subprocess.CompletedProcess[
     assert row["cost_usd"] == pytest.approx(json.loads(ran.stdout)["cost_usd"])
     assert here.json("cost", "--until", "2020-01-01")["spending"] == []
     assert here.json("cost", "--until", datetime.now(UTC).date().isoformat())["spending"] == [row]
+    assert here.json("cost", "--until", "9999-12-31")["spending"] == [row]
     assert "claude-haiku-5-5" in here("cost").stdout
 
 

@@ -1,10 +1,21 @@
 """Where components are declared, so that whatever is wrong is said of the right file, whoever finds it."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import BeforeValidator, PrivateAttr
+
+
+def _no_truth(found: object) -> object:
+    if isinstance(found, bool):
+        raise ValueError(f"found {str(found).lower()}; write a number")
+    return found
+
+
+# Pydantic takes true for 1.
+Dollars = Annotated[float, BeforeValidator(_no_truth)]
+Count = Annotated[int, BeforeValidator(_no_truth)]
 
 
 class InFile(dg.Component, dg.Model):

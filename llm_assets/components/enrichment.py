@@ -15,7 +15,7 @@ from llm_assets.components import timing
 from llm_assets.components.about import DOCUMENTS_TAG, About, tag_value
 from llm_assets.components.automation import following
 from llm_assets.components.checks import enrichment_checks
-from llm_assets.components.declarations import InFile, declared_in
+from llm_assets.components.declarations import Dollars, InFile, declared_in
 from llm_assets.components.descriptions import (
     batches_text,
     enriched_columns,
@@ -80,8 +80,8 @@ class Vector(dg.Model, dg.Resolvable):
 class BudgetOfEnrichment(dg.Model, dg.Resolvable):
     """The most that may be spent, in US dollars: on a partition, and on what is sent in a day (UTC)."""
 
-    partition_usd: float | None = None
-    day_usd: float | None = None
+    partition_usd: Dollars | None = None
+    day_usd: Dollars | None = None
 
 
 @dg.scaffold_with(EnrichmentScaffolder)

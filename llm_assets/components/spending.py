@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from llm_assets.components.declarations import InFile
+from llm_assets.components.declarations import Count, Dollars, InFile
 from llm_assets.components.documents import days
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
@@ -39,8 +39,8 @@ class ModelQuota(dg.Model, dg.Resolvable):
 
     provider: str
     model_name: str | None = None
-    requests: int | None = None
-    tokens: int | None = None
+    requests: Count | None = None
+    tokens: Count | None = None
 
 
 class Spending(InFile, dg.Resolvable):
@@ -49,7 +49,7 @@ class Spending(InFile, dg.Resolvable):
     With a `start_date` there is the asset `spending`: what was spent since then, a partition a day.
     """
 
-    day_usd: float | None = None
+    day_usd: Dollars | None = None
     prices: Sequence[ModelPrice] = ()
     quotas: Sequence[ModelQuota] = ()
     start_date: str | None = None

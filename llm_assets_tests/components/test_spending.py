@@ -36,6 +36,9 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
     ("spending", "enrichment", "problem"),
     [
         pytest.param({"day_usd": -1}, {}, "day_usd is -1.0; it must be above 0", id="negative-project-budget"),
+        pytest.param({"day_usd": True}, {}, "found true; write a number", id="a-truth"),
+        pytest.param({"quotas": [{"provider": "openai", "tokens": True}]}, {}, "found true; write", id="true-quota"),
+        pytest.param({}, {"budget": {"partition_usd": True}}, "found true; write a number", id="true-budget"),
         pytest.param({"day_usd": "20 EUR"}, {}, "valid number", id="currency"),
         pytest.param({}, {"budget": {"partition_usd": -5}}, "budget.partition_usd is -5.0; it must", id="negative"),
         pytest.param({}, {"budget": {"day_usd": 0}}, "budget.day_usd is 0.0; it must be above 0", id="zero"),
