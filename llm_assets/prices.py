@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -102,6 +102,19 @@ def declared_price(declared: Mapping[str, Any], listed: tuple[Rates, ...] = ()) 
         if (rate := getattr(batch, name)) > (other := getattr(standard, name)):
             raise PriceUnknown(f"`batch.{name}` is {rate}, above `standard.{name}` {other}: is it the other way round?")
     return Price((batch,), (standard,))
+
+
+def discounted(listed: Price, discount: float) -> Price:
+    """A price list's price less a share, with all its tiers. Raises PriceUnknown unless 0 <= share < 1."""
+    if not 0 <= discount < 1:
+        raise PriceUnknown(f"`discount` is {discount}; write the share off the price list's price, such as 0.1")
+
+    def less(tiers: tuple[Rates, ...]) -> tuple[Rates, ...]:
+        return tuple(
+            replace(rates, **{name: getattr(rates, name) * (1 - discount) for name in _LISTED}) for rates in tiers
+        )
+
+    return Price(less(listed.batch), less(listed.standard))
 
 
 def encoded(price: Price) -> str:

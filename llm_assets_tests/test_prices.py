@@ -17,6 +17,7 @@ from llm_assets.prices import (
     batch_usd,
     declared_price,
     decoded,
+    discounted,
     encoded,
     in_dollars,
     listed_price,
@@ -118,6 +119,26 @@ def test_a_declared_price() -> None:
     assert declared_price({"batch": {"input": 0.01, "output": 0}}, listed).standard == listed != ()
     assert listed_standard("openai", "nonesuch", NOW) == ()
     assert decoded(encoded(price)) == price
+
+
+@pytest.mark.parametrize("tokens", [1_000, 150_000, 900_000])
+@pytest.mark.parametrize(("provider", "model"), [("anthropic", "claude-haiku-5-5"), ("openai", "gpt-6-luna")])
+def test_a_discount_keeps_the_tiers_and_cache_rates_of_the_price_list(provider: str, model: str, tokens: int) -> None:
+    price = discounted(listed_price(provider, model, NOW), 0.1)
+    used = {"input_tokens": tokens, "output_tokens": 100, "cache_read_tokens": 300, "cache_write_tokens": 200}
+    row = pl.DataFrame({name: [count] for name, count in (used | {"cache_write_1h_tokens": 0}).items()})
+    for processing, usd in (("batch", batch_usd), ("standard", standard_usd)):
+        context = {"processing": processing}
+        listed = calc_price(
+            Usage(**used), model, provider_id=provider, genai_request_timestamp=NOW, price_context=context
+        )
+        assert row.select(usd(price)).item() == pytest.approx(0.9 * float(listed.total_price))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
+def test_a_discount_is_a_share(share: float) -> None:
+    with pytest.raises(PriceUnknown, match="`discount` is"):
+        discounted(FREE, share)
 
 
 @pytest.mark.parametrize("written", [0.0, 1.0, 3.0], ids=["a free cache", "at the price of reading", "a dear cache"])

@@ -13,7 +13,7 @@ from llm_assets.components.documents import days
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
-from llm_assets.prices import Price, PriceUnknown, declared_price, listed_standard
+from llm_assets.prices import Price, PriceUnknown, declared_price, discounted, listed_price, listed_standard
 from llm_assets.providers import NAMES
 from llm_assets.records import Quota
 from llm_assets.status import SPENDING_SCHEMA, spending_table
@@ -24,7 +24,7 @@ class ModelPrice(dg.Model, dg.Resolvable):
     negotiated prices.
 
     `batch` and `standard` have `input`, `output` and, where they differ from `input`, `cache_read`, `cache_write`,
-    `cache_write_1h`. `free` says that it costs nothing.
+    `cache_write_1h`. `free` says that it costs nothing, `discount` which share is off the price list's price.
     """
 
     provider: str
@@ -32,6 +32,15 @@ class ModelPrice(dg.Model, dg.Resolvable):
     batch: Mapping[str, Any] | None = None
     standard: Mapping[str, Any] | None = None
     free: bool = False
+    discount: Dollars | None = None
+
+    def price(self, at: datetime) -> Price:
+        """What is declared, with what the price list says at a time. Raises PriceUnknown, saying what is wrong."""
+        if self.discount is None:
+            return declared_price(self.model_dump(), listed_standard(self.provider, self.model_name, at))
+        if self.free or self.batch is not None or self.standard is not None:
+            raise PriceUnknown("a price has a `discount`, or rates, or is `free: true`; found several")
+        return discounted(listed_price(self.provider, self.model_name, at), self.discount)
 
 
 class ModelQuota(dg.Model, dg.Resolvable):
@@ -108,8 +117,7 @@ class Spending(InFile, dg.Resolvable):
             if (each.provider, each.model_name) in found:
                 raise DeclarationError(source, f"{named} is declared twice")
             try:
-                listed = listed_standard(each.provider, each.model_name, datetime.now(UTC))
-                found[each.provider, each.model_name] = declared_price(each.model_dump(), listed)
+                found[each.provider, each.model_name] = each.price(datetime.now(UTC))
             except PriceUnknown as problem:
                 raise DeclarationError(source, f"{named}: {problem}") from problem
         return found
@@ -119,7 +127,7 @@ class Spending(InFile, dg.Resolvable):
         for each in self.prices:
             if (each.provider, each.model_name) != (provider, model_name) or each.free or each.standard is not None:
                 continue
-            if not listed_standard(provider, model_name, datetime.now(UTC)):
+            if each.discount is None and not listed_standard(provider, model_name, datetime.now(UTC)):
                 raise DeclarationError(
                     self.declared_by(source),
                     f"prices: that of {provider} {model_name} has no `standard`, and the price list has none: "

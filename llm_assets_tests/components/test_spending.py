@@ -63,6 +63,10 @@ def load(spending: dict[str, Any], enrichment: dict[str, Any]) -> dg.Definitions
             id="rescued",
         ),
         pytest.param({"prices": [FREE | {"model_name": ""}]}, {}, "model_name is empty; name the model", id="no-name"),
+        pytest.param({"prices": [OWN | {"discount": 0.1}]}, {}, "found several", id="discount-and-rates"),
+        pytest.param(
+            {"prices": [FREE | {"free": False, "discount": 0.1}]}, {}, "has no model 'mine'", id="discount-of-nothing"
+        ),
         pytest.param({"prices": [FREE, FREE]}, {}, "prices: that of openai mine is declared twice", id="price-twice"),
         pytest.param(
             {"prices": [FREE | {"provider": "opnai"}]}, {}, "the provider is unknown; there are", id="unknown-provider"
