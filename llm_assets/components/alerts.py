@@ -4,6 +4,7 @@ An alert leaves the house: it holds names, ids and counts, never a document's te
 project's own it names the class alone.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,8 +221,10 @@ def to_webhook(alert: Alert) -> None:
 
 
 def _post(url: str, payload: Mapping[str, Any]) -> None:
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # below, it logs the URL
     try:
-        status = httpx2.post(url, json=payload, timeout=_SECONDS_MAX).status_code
+        with httpx2.stream("POST", url, json=payload, timeout=_SECONDS_MAX) as reply:
+            status = reply.status_code  # what else it says may be long, or never end
     except httpx2.TransportError as error:
         raise TransientError(f"the webhook cannot be reached ({type(error).__name__}); is {WEBHOOK} right?") from None
     except (httpx2.InvalidURL, httpx2.HTTPError) as error:

@@ -1,6 +1,7 @@
 """Alerts: real runs that fail, the real sensors' ticks, a real server that is told; and what is never told."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +85,17 @@ def test_a_run_that_failed_is_told_with_its_reason_once(
     assert told["url"] == f"https://dagster.example.com/runs/{result.run_id}"
     assert "topic__batches: Nothing more is sent until somebody acts: anthropic create: HTTP 401" in told["text"]
     assert SECRET not in receiver.asked[-1].body.decode()
+
+
+def test_what_a_receiver_says_is_not_read_and_its_url_not_logged(
+    emulated: dg.DagsterInstance, receiver: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver.will(Reply(cut=1))  # who reads it finds that it is broken off, and would tell it all again
+    for definitions in load({"webhook": True}):
+        _, problem = run_and_tell(definitions, emulated, "of_somebody_else")
+    assert (problem, len(receiver.asked)) == ("", 1)
+    assert "a-secret-path" not in caplog.text
 
 
 def test_a_partition_that_is_held_is_told_with_counts_and_ids(
