@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import chain
 
 import polars as pl
 
@@ -30,7 +31,8 @@ _WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.EN
 _FINGERPRINT = "fingerprint"
 # Items and parts are called `<id>#<number>`, and those of theirs `<id>#<number>#<number>`.
 _MADE_OF = r"#\d+$"
-_MADE_OF_DEPTH = 4
+# Of tables that nobody declares any more.
+_GENERATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,13 @@ class Lineage:
     """
 
     asked: Mapping[str, str]
-    compared: Mapping[str, str]
+    compared: Mapping[str, Collection[str]]
     made: Mapping[str, Made]
 
     @property
     def documents(self) -> frozenset[str]:
         """All that are asked about, compared or made of others."""
-        return frozenset((*self.asked.values(), *self.compared.values(), *self.made))
+        return frozenset((*self.asked.values(), *chain(*self.compared.values()), *self.made))
 
     def family(self, documents: str) -> frozenset[str]:
         """These documents and all that are made of them."""
@@ -65,11 +67,21 @@ class Lineage:
             found |= more
         return frozenset(found)
 
-    def documents_of(self, kept: Kept) -> str | None:
-        """Which documents a file is about; None where nothing that is declared says so."""
+    def documents_of(self, kept: Kept) -> frozenset[str]:
+        """Which documents a file is about; none where nothing that is declared says so."""
         if kept.holds is Holds.DOCUMENTS:
-            return kept.name
-        return (self.compared if kept.holds is Holds.COMPARED else self.asked).get(kept.name)
+            return frozenset({kept.name})
+        if kept.holds is Holds.COMPARED:
+            return frozenset(self.compared.get(kept.name, ()))
+        return frozenset({self.asked[kept.name]} if kept.name in self.asked else ())
+
+    def generations(self, kept: Kept) -> int:
+        """How often what a file is about may have been made of other documents: never, where it is read from files,
+        whose ids are anybody's.
+        """
+        read = (self.documents | {made.documents for made in self.made.values()}) - self.made.keys()
+        about = self.documents_of(kept)
+        return 0 if about and about <= read else max(_GENERATIONS, len(self.made))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +172,12 @@ class _Wanted:
 
     def covers(self, kept: Kept, lineage: Lineage) -> bool:
         right_partition = self.partition is None or kept.partition in ("", self.partition)
-        return right_partition and (self.names is None or lineage.documents_of(kept) in self.names)
+        return right_partition and (self.names is None or not self.names.isdisjoint(lineage.documents_of(kept)))
 
-    def rows(self, kept: Kept) -> pl.Expr:
+    def rows(self, kept: Kept, lineage: Lineage) -> pl.Expr:
         """Which rows of a table are of these documents, or of items and parts of theirs."""
         name, found = pl.col(DOCUMENT_ID), pl.lit(False)
-        for _ in range(_MADE_OF_DEPTH):
+        for _ in range(1 + lineage.generations(kept)):
             found |= name.is_in(list(self.ids)).fill_null(False)
             name = name.str.replace(_MADE_OF, "")
         if self.partition is not None and kept.holds is Holds.COMPARED:
@@ -181,7 +193,7 @@ def _wanted(platform: Platform, ids: Collection[str], lineage: Lineage, document
         for name, made in lineage.made.items():
             for kept in contents if made.group_by else ():
                 if _is_upstream(kept, made) and wanted.covers(kept, lineage):
-                    groups = _groups(platform, kept, wanted, str(made.group_by))
+                    groups = _groups(platform, kept, wanted.rows(kept, lineage), str(made.group_by))
                     more = _Wanted(groups, lineage.family(name), kept.partition)
                     found += [more] if groups and more not in found else []
     return found
@@ -192,12 +204,12 @@ def _is_upstream(kept: Kept, made: Made) -> bool:
     return (kept.holds, kept.name) == (holds, made.enrichment or made.documents)
 
 
-def _groups(platform: Platform, kept: Kept, wanted: _Wanted, by: str) -> frozenset[str]:
+def _groups(platform: Platform, kept: Kept, rows: pl.Expr, by: str) -> frozenset[str]:
     """The documents that texts of these rows were put into, by their ids."""
     table = platform.store.scan(kept.path)
     if by not in table.collect_schema():
         return frozenset()
-    groups = table.filter(wanted.rows(kept)).select(pl.col(by).cast(pl.String)).drop_nulls().unique().collect()
+    groups = table.filter(rows).select(pl.col(by).cast(pl.String)).drop_nulls().unique().collect()
     return frozenset(groups[by])
 
 
@@ -230,7 +242,7 @@ def _found(platform: Platform, lineage: Lineage, wanted: Sequence[_Wanted]) -> _
     for kept in contents:
         covering = [each for each in wanted if each.covers(kept, lineage)] if kept.holds in _BY_ID else []
         if covering:
-            rows = pl.any_horizontal(each.rows(kept) for each in covering)
+            rows = pl.any_horizontal(each.rows(kept, lineage) for each in covering)
             if count := _count(platform, kept, rows):
                 found.by_id[kept] = rows
                 found.told.rows[kept.holds, kept.name] += count

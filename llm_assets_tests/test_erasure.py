@@ -38,7 +38,7 @@ from llm_assets_tests.s3_server import S3Server
 DAY2 = "2026-11-02"
 SECRET = "Ottilie Wendelstein never got her parcel."
 TEXTS: list[str | None] = ["I liked it.", SECRET, "It is good.", None]
-ASKED = Lineage({"labels": "texts"}, {"quality": "texts"}, {})
+ASKED = Lineage({"labels": "texts"}, {"quality": {"texts"}}, {})
 OPERATOR = "ann@host"
 
 
@@ -190,11 +190,25 @@ def test_only_the_table_that_is_named_and_what_is_made_of_it(empty: Platform) ->
         empty.store.write(empty.store.documents(name, P), rows)
     lineage = Lineage({}, {}, {"parts": Made("texts", None, "", None)})
     assert dict(find(empty, ["d1"], lineage, "texts").rows) == {
-        (Holds.DOCUMENTS, "texts"): 3,
+        (Holds.DOCUMENTS, "texts"): 1,  # what is read from files may be called d1#1, and be another's
         (Holds.DOCUMENTS, "parts"): 3,
     }
-    assert find(empty, ["d1"], lineage).rows.total() == 9
+    assert find(empty, ["d1"], lineage).rows.total() == 7  # with all of `tickets`, which nobody declares
     assert find(empty, ["d1#2"], lineage).rows.total() == 3
+
+
+def test_what_is_made_of_it_is_found_however_often_it_was_made_again(empty: Platform) -> None:
+    for number in range(6):
+        row = pl.DataFrame({"document_id": ["d1" + "#1" * number], "text": ["a"]})
+        empty.store.write(empty.store.documents(f"made{number}", P), row)
+    made = {f"made{number + 1}": Made(f"made{number}", None, "", None) for number in range(5)}
+    assert find(empty, ["d1"], Lineage({}, {}, made), "made0").rows.total() == 6
+
+
+def test_of_a_comparison_of_several_tables_each_is_found(empty: Platform) -> None:
+    compared(empty)
+    lineage = Lineage({}, {"quality": {"texts", "letters"}}, {})
+    assert find(empty, ["d1"], lineage, "letters").rows == {(Holds.COMPARED, "quality"): 2}
 
 
 def test_what_texts_were_put_together_in_goes_as_a_whole(empty: Platform, emulator: Emulator) -> None:

@@ -20,7 +20,7 @@ from llm_assets.records import DOCUMENT_ID, Shard
 
 EVALUATION_TAG = "llm_assets/evaluation"
 # The documents that are compared, by the evaluation's name, of what this process has loaded.
-COMPARED: dict[str, str] = {}
+COMPARED: dict[str, frozenset[str]] = {}
 _TOKENS = ("input_tokens", "output_tokens")
 
 
@@ -92,7 +92,7 @@ class Compared:
 def evaluation_definitions(compared: Compared, about: About | None = None) -> dg.Definitions:
     """The asset `<name>/comparison` with its check. It follows the enrichments by itself."""
     about = about or About()
-    COMPARED[compared.name] = compared.documents
+    COMPARED[compared.name] = frozenset({compared.documents})
     key = dg.AssetKey([compared.name, "comparison"])
     tables = [asset_key(name, table) for name in compared.cells.values() for table in ("enriched", "failed")]
 

@@ -113,7 +113,7 @@ class Judged:
 def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Definitions:
     """The asset `<name>/comparison`. It follows the judges by itself."""
     about = about or About()
-    COMPARED[judged.name] = next(iter(judged.judges.values())).pairs.documents
+    COMPARED[judged.name] = frozenset(judge.pairs.documents for judge in judged.judges.values())
     names = dict.fromkeys(judge.enrichment for judge in judged.judges.values())
     tables = [asset_key(name, table) for name in names for table in ("enriched", "failed")]
     sides = {f"`{judge.pairs.one}` and `{judge.pairs.other}`" for judge in judged.judges.values()}
