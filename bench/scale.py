@@ -137,13 +137,13 @@ def looks(platform: Platform) -> dict[str, Callable[[], object]]:
         "a tick: which plans are open": lambda: ledger.plans(open_only=True),
         "a poll: write down what was asked": lambda: ledger.asked([s.key for s in ledger.active_shards()]),
         "a plan: the shards of its partition": lambda: ledger.shards(name, day),
-        "a plan: what 90 days have cost": lambda: ledger.spent(name, since=now - timedelta(days=90)),
+        "a plan: what 90 days have cost": lambda: ledger.money.spent(name, since=now - timedelta(days=90)),
         "a plan: where answers may be reused": lambda: ledger.collected_since(name, now - timedelta(days=30)),
-        "a plan: room in the budgets": lambda: ledger.reserve(name, day, [budget]),
-        "a publication: what the partition cost": lambda: ledger.spent(name, day),
+        "a plan: room in the budgets": lambda: ledger.money.reserve(name, day, [budget]),
+        "a publication: what the partition cost": lambda: ledger.money.spent(name, day),
         "a sweep: what is to be deleted": lambda: ledger.unswept(name, until=now - timedelta(days=30), limit=50),
         "llm-assets status": lambda: statuses(platform),
-        "llm-assets cost, all time": ledger.spent_by_model,
+        "llm-assets cost, all time": ledger.money.spent_by_model,
     }
 
 

@@ -283,7 +283,7 @@ def is_cached(platform: Platform, enrichment: Enrichment) -> bool:
 def _history(platform: Platform, enrichment: Enrichment, age: timedelta, *, cached_only: bool = False) -> Spent:
     """What the enrichment's requests to this model have used lately."""
     since, model = platform.clock() - age, enrichment.model_name
-    return platform.ledger.spent(enrichment.name, model_name=model, since=since, cached_only=cached_only)
+    return platform.ledger.money.spent(enrichment.name, model_name=model, since=since, cached_only=cached_only)
 
 
 def answers_elsewhere(platform: Platform, enrichment: Enrichment, partition: str | None) -> Answers:

@@ -86,7 +86,7 @@ def overview(
         if plan.pending and (slices := reader.slices(plan.partition)):
             told(plan.partition)
             due.append(reader.read(slices, *settled_requests(platform, enrichment, plan.partition)))
-    costs = platform.ledger.cost_by_partition()
+    costs = platform.ledger.money.cost_by_partition()
     recent = lately(platform, enrichment.name, enrichment.model_name)
     return Overview(
         unplanned=_unplanned(platform, enrichment, new, estimate),

@@ -69,7 +69,7 @@ def plan_partition(
 
 
 def _within_budgets(platform: Platform, enrichment: Enrichment, plan: Plan) -> Plan:
-    short = platform.ledger.reserve(
+    short = platform.ledger.money.reserve(
         plan.enrichment, plan.partition, enrichment.budgets(plan.partition, platform.clock())
     )
     if short is None:

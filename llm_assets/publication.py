@@ -138,11 +138,11 @@ def _money(
     platform: Platform, enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], tally: _Tally
 ) -> dict[str, Any]:
     """What was paid for the partition, and what was not."""
-    lately = platform.ledger.spent(plan.enrichment, since=platform.clock() - _LATELY)
+    lately = platform.ledger.money.spent(plan.enrichment, since=platform.clock() - _LATELY)
     shared = max(0, tally.enriched - tally.requests[Standing.ANSWERED])
     reused = sum(shard.requests for shard in shards if shard.wave == 0)
     return {
-        "spent": platform.ledger.spent(plan.enrichment, plan.partition),
+        "spent": platform.ledger.money.spent(plan.enrichment, plan.partition),
         "saved_usd": (shared + reused) * lately.cost_usd / max(lately.billed, 1),
     }
 

@@ -140,7 +140,7 @@ def statuses(platform: Platform, enrichment: str | None = None) -> list[Partitio
     plans = platform.ledger.plans(enrichment)
     for shard in platform.ledger.active_shards():
         by_partition[shard.enrichment, shard.partition].append(shard)
-    now, costs = platform.clock(), platform.ledger.cost_by_partition()
+    now, costs = platform.clock(), platform.ledger.money.cost_by_partition()
     return [
         replace(
             partition_status(plan, by_partition[plan.enrichment, plan.partition], now),
@@ -301,7 +301,7 @@ SPENDING_SCHEMA: dict[str, pl.DataType] = {
 
 def spending_table(platform: Platform, *, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
     """What was spent on the results that came in within a time, by enrichment, provider and model (SPENDING_SCHEMA)."""
-    found = platform.ledger.spent_by_model(since=since, until=until)
+    found = platform.ledger.money.spent_by_model(since=since, until=until)
     rows = [
         dict(zip(("enrichment", "provider", "model_name"), names, strict=True)) | asdict(spent)
         for names, spent in found.items()

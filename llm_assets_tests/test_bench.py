@@ -130,7 +130,7 @@ def test_a_small_history_is_lived_through_and_asked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     for platform in live_through(url, Clock(), days=3, shards_a_day=20):
         found = measure(platform)
-        shards, costs = platform.ledger.active_shards(), platform.ledger.cost_by_partition()
+        shards, costs = platform.ledger.active_shards(), platform.ledger.money.cost_by_partition()
     assert len(shards) == 20
     assert len(costs) == 20  # ten enrichments, two days that are home
     assert all(seconds > 0 for seconds in found.values())

@@ -165,7 +165,7 @@ def test_a_vector_costs_what_its_text_does_at_half_the_price(empty: Platform, ti
     read = time.emulator.accounting()["input_tokens"]
     table = enriched(empty, enrichment)
     assert table["cost_usd"].sum() == pytest.approx(read * 0.01 / 1_000_000)
-    assert empty.ledger.spent(enrichment.name).standard_usd == pytest.approx(read * 0.02 / 1_000_000)
+    assert empty.ledger.money.spent(enrichment.name).standard_usd == pytest.approx(read * 0.02 / 1_000_000)
     assert table["output_tokens"].sum() == 0
     (charged,) = empty.ledger.shards(enrichment.name, P)
     assert charged.at_most_usd == pytest.approx(charged.bytes * 0.01 / 1_000_000, rel=0.02)

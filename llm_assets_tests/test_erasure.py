@@ -126,11 +126,11 @@ def test_nothing_is_left_of_a_document_and_nothing_of_others_is_asked_again(
 
 def test_the_ledger_says_who_erased_how_much_and_keeps_its_counts(empty: Platform) -> None:
     lived_in(empty, labels("openai"))
-    spent = empty.ledger.spent("labels")
+    spent = empty.ledger.money.spent("labels")
     erase(empty, ["d1", "d3"], ASKED, operator=OPERATOR)
     (_, words, _, operator), *_ = empty.ledger.decisions("forget")
     assert (words, operator) == ("erased 2 documents: 21 rows, 2 files", OPERATOR)
-    assert empty.ledger.spent("labels") == spent
+    assert empty.ledger.money.spent("labels") == spent
     plan = empty.ledger.plan("labels", P)
     assert plan is not None
     assert (plan.documents, plan.requests, plan.published_at is None) == (2, 2, False)

@@ -85,7 +85,7 @@ def test_what_was_paid_is_the_providers_bill(empty: Platform, emulator: Emulator
     bill = referee_usd(emulator, enrichment)
     assert bill > 0
     assert progress.spent.cost_usd == pytest.approx(bill, abs=1e-12)
-    assert empty.ledger.spent().cost_usd == pytest.approx(bill, abs=1e-12)
+    assert empty.ledger.money.spent().cost_usd == pytest.approx(bill, abs=1e-12)
     tables = [
         table.select(pl.col("cost_usd").sum()).item()
         for table in (enriched(empty, enrichment), failed(empty, enrichment))
@@ -108,7 +108,7 @@ def test_a_refused_answer_was_paid_and_an_expired_one_was_not(
     refused = failed(empty, enrichment).filter(pl.col("reason") == Reason.REFUSAL)
     assert refused.height > 0
     assert (refused["cost_usd"] > 0).all()
-    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+    assert empty.ledger.money.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
 
 
 def test_documents_that_share_a_request_pay_once(empty: Platform, emulator: Emulator, enrichment: Enrichment) -> None:
@@ -137,7 +137,7 @@ def test_an_unchanged_document_of_another_day_is_not_asked_again(
     assert after["sentiment"][:-1].equals(before["sentiment"][:-1])
     assert after["wave"].to_list() == [0] * (len(TEXTS) - 1) + [1]
     assert after["cost_usd"][:-1].sum() == 0
-    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+    assert empty.ledger.money.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
 
 
 def test_a_day_on_which_nothing_changed_sends_nothing(
@@ -260,7 +260,7 @@ def test_a_settled_partition_makes_room(empty: Platform, enrichment: Enrichment)
     send_planned(empty, plan_partition(empty, enrichment, P))
     finish(empty, enrichment)
     (shard,) = empty.ledger.shards(enrichment.name, P)
-    assert shard.charge_usd == empty.ledger.spent().cost_usd < shard.at_most_usd
+    assert shard.charge_usd == empty.ledger.money.spent().cost_usd < shard.at_most_usd
 
 
 def test_the_budget_of_a_partition_is_no_other_partitions_and_no_other_enrichments(
@@ -389,7 +389,7 @@ def test_what_is_declared_after_a_batch_was_sent_does_not_change_what_it_cost(
     results = empty.store.scan(empty.store.results(shard)).collect()
     right = results.select(batch_usd(enrichment.price_at(NOW))).to_series().sum()
     assert shard.charge_usd == pytest.approx(right)
-    assert empty.ledger.spent(enrichment.name).cost_usd == pytest.approx(right)
+    assert empty.ledger.money.spent(enrichment.name).cost_usd == pytest.approx(right)
 
 
 @pytest.mark.parametrize("usd", [pytest.param(500, id="declared too dear"), pytest.param(0.0001, id="too cheap")])
@@ -402,14 +402,14 @@ def test_a_price_that_is_mended_before_a_batch_is_sent_is_what_it_costs(
     assert not submit(empty, replace(enrichment, partition_budget_usd=1)).held
     finish(empty, enrichment)
     assert billed(emulator) == len(TEXTS)
-    assert empty.ledger.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
+    assert empty.ledger.money.spent().cost_usd == pytest.approx(referee_usd(emulator, enrichment), abs=1e-12)
 
 
 def test_what_another_day_had_the_answer_to_is_told_as_saved(
     empty: Platform, emulator: Emulator, enrichment: Enrichment
 ) -> None:
     partition(empty, enrichment, P, TEXTS)
-    paid = empty.ledger.spent(enrichment.name, P).cost_usd
+    paid = empty.ledger.money.spent(enrichment.name, P).cost_usd
     partition(empty, enrichment, LATER, [*TEXTS, "One more."])
     reused = collect_partition(empty, enrichment, LATER)
     assert reused.spent.billed == 1
@@ -431,11 +431,11 @@ def test_a_refused_batch_gives_its_budget_back(empty: Platform, emulator: Emulat
 def test_the_forecast_is_near_after_one_partition(empty: Platform, enrichment: Enrichment) -> None:
     first: list[str | None] = ["x" * length for length in range(50, 50_000, 500)]
     partition(empty, enrichment, P, first)
-    after = empty.ledger.spent(enrichment.name, P).cost_usd
+    after = empty.ledger.money.spent(enrichment.name, P).cost_usd
     other: list[str | None] = ["y" * length for length in range(70, 30_000, 200)]
     partition(empty, enrichment, LATER, other)
     (shard,) = empty.ledger.shards(enrichment.name, LATER)
-    actual = empty.ledger.spent(enrichment.name, LATER).cost_usd
+    actual = empty.ledger.money.spent(enrichment.name, LATER).cost_usd
     assert after > 0
     assert shard.expected_usd == pytest.approx(actual, rel=0.05)
 
@@ -537,7 +537,7 @@ def test_a_long_prompt_is_paid_for_once_and_read_from_the_cache(
     write_documents(empty, TEXTS, LATER)
     submit(empty, without, LATER)
     finish(empty, without, LATER)
-    assert empty.ledger.spent("without").cost_usd > spent.cost_usd
+    assert empty.ledger.money.spent("without").cost_usd > spent.cost_usd
     columns = ("document_id", "sentiment")
     assert enriched(empty, without, LATER).select(columns).equals(enriched(empty, long_prompt).select(columns))
 
@@ -556,11 +556,11 @@ def test_what_costs_more_with_a_cache_than_without_is_asked_without_for_a_week(
     for name in one_by_one:
         partition(empty, enrichment, name, [f"good {name}"])
         time.passes(hours=2)
-    costs = [empty.ledger.spent(enrichment.name, name) for name in one_by_one]
+    costs = [empty.ledger.money.spent(enrichment.name, name) for name in one_by_one]
     assert [each.cost_usd > each.uncached_usd for each in costs] == [True] * 20 + [False] * 3
     time.passes(days=7)
     partition(empty, enrichment, LATER, TEXTS)
-    assert empty.ledger.spent(enrichment.name, LATER).cache_read_tokens > 0
+    assert empty.ledger.money.spent(enrichment.name, LATER).cache_read_tokens > 0
 
 
 def test_a_tiny_first_partition_does_not_switch_the_cache_off(empty: Platform, emulator: Emulator) -> None:
@@ -568,7 +568,7 @@ def test_a_tiny_first_partition_does_not_switch_the_cache_off(empty: Platform, e
     first = run(empty, enrichment, ["good"]).spent
     assert first.cost_usd > first.uncached_usd
     partition(empty, enrichment, LATER, TEXTS)
-    second = empty.ledger.spent(enrichment.name, LATER)
+    second = empty.ledger.money.spent(enrichment.name, LATER)
     assert second.cost_usd < 0.6 * second.uncached_usd
 
 

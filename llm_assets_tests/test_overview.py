@@ -68,7 +68,7 @@ def test_what_is_left_is_the_sum_of_what_each_partition_takes(
     half = shard.expected_usd  # what batches cost
     assert money(found.planned) == pytest.approx((half, shard.at_most_usd, 2 * half))
     assert counts(found.planned) == Part(partitions=1, documents=3, in_flight=3)
-    assert found.spent_usd == pytest.approx(empty.ledger.cost_by_partition()[LABELS.name, finished])
+    assert found.spent_usd == pytest.approx(empty.ledger.money.cost_by_partition()[LABELS.name, finished])
     assert found.hours is not None
 
 

@@ -25,7 +25,7 @@ def off_by(ahead: Outlook, platform: Platform, enrichment: Enrichment) -> float:
     """Send all of it: by which share of the true cost was the forecast off?"""
     submit(platform, enrichment)
     finish(platform, enrichment)
-    actual = platform.ledger.spent(enrichment.name).cost_usd
+    actual = platform.ledger.money.spent(enrichment.name).cost_usd
     return abs(ahead.forecast.usd - actual) / actual
 
 
@@ -48,7 +48,7 @@ def test_the_provider_counts_what_would_be_read_for_nothing(
     ahead = outlook(empty, enrichment, P, counted=counted)
     submit(empty, enrichment)
     finish(empty, enrichment)
-    read = empty.ledger.spent(enrichment.name).input_tokens
+    read = empty.ledger.money.spent(enrichment.name).input_tokens
     assert ahead.counted == len(counted) >= 20
     assert ahead.forecast.input_tokens == pytest.approx(read, rel=0.01)
 

@@ -67,7 +67,7 @@ def _accounts(provider: str, requests: int, seed: int, folder: Path, tell: Tell)
             tables = (platform.store.enriched(asked.name, PARTITION), platform.store.failed(asked.name, PARTITION))
             return Accounts(
                 bill=bill_of(emulator, provider, asked.model_name),
-                ledger_usd=platform.ledger.spent(asked.name).cost_usd,
+                ledger_usd=platform.ledger.money.spent(asked.name).cost_usd,
                 tables_usd=sum(
                     platform.store.scan(table).select(pl.col("cost_usd").sum()).collect().item() for table in tables
                 ),

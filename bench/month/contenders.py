@@ -100,7 +100,7 @@ def project_month(month: Month, tell: Tell) -> OfProject:
         try:
             days = _days(month, time, "this project", tell)
             nights = [_project_day(platform, month, time, day, rows) for day, rows in days]
-            ledger_usd = platform.ledger.spent(asked.name).cost_usd
+            ledger_usd = platform.ledger.money.spent(asked.name).cost_usd
         finally:
             platform.close()
         return OfProject(bill_of(emulator, month.provider, asked.model_name), ledger_usd, nights)

@@ -210,7 +210,7 @@ def budget_metadata(platform: Platform, enrichment: Enrichment, partition: str) 
     accounts = enrichment.accounts(partition, platform.clock())
     rows: list[Row] = []
     for account, counted in zip(accounts, ("partition", "today (UTC)", "all, today"), strict=True):
-        charged, is_limited = platform.ledger.charged(account), account.usd < float("inf")
+        charged, is_limited = platform.ledger.money.charged(account), account.usd < float("inf")
         of = f"of ${account.usd:,.2f} ({charged / account.usd:.1%})" if is_limited else "(no limit)"
         rows.append({"counted": counted, "spent or reserved": f"${charged:,.4f} {of}"})
     return {"budgets": table(rows, counted="string", **{"spent or reserved": "string"})}

@@ -2,7 +2,8 @@
 
 `plans` has a row for each partition of an enrichment, `shards` a row for each shard (tables.py). A shard's state is
 one column, changed in one function (`Ledger._advance`) that allows only the transitions of `TRANSITIONS`, and every
-change is conditional on the state it starts from: of two runs that try the same change, one succeeds.
+change is conditional on the state it starts from: of two runs that try the same change, one succeeds. What is reserved
+and spent is in `Ledger.money` (money.py).
 
 What a request asked and got is not here but in the store's Parquet files.
 """
@@ -19,9 +20,10 @@ import sqlalchemy as sa
 
 from llm_assets.errors import IllegalTransition, PlanConflict
 from llm_assets.ledger.database import open_database
+from llm_assets.ledger.money import Money, write_spent
 from llm_assets.ledger.presence import presence_of
-from llm_assets.ledger.tables import UtcDateTime, decisions, ledger, plans, shards, spending
-from llm_assets.records import Batch, Budget, Mode, Plan, Shard, ShardState, Spent
+from llm_assets.ledger.tables import UtcDateTime, decisions, in_partition, ledger, plans, shards
+from llm_assets.records import Batch, Mode, Plan, Shard, ShardState, Spent
 
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
@@ -40,11 +42,6 @@ ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, Shard
 
 
 Record = TypeVar("Record", Plan, Shard)
-# The columns of `spending` that add up, and what makes a number of a database's.
-_SPENT: dict[str, type] = {
-    each.name: float if each.name.endswith("_usd") or each.name.startswith("bytes_") else int for each in fields(Spent)
-}
-_SPENT_ON = ("key", "enrichment", "partition", "provider", "model_name")
 
 
 class Ledger:
@@ -59,6 +56,7 @@ class Ledger:
         self._engine = open_database(url)
         self._clock = clock
         self._presence = presence_of(self._engine)
+        self.money = Money(self._engine, clock)
 
     def close(self) -> None:
         """Give the connections back. Who made claims through this ledger is gone from now on."""
@@ -81,7 +79,7 @@ class Ledger:
 
     def plan(self, enrichment: str, partition: str) -> Plan | None:
         """The current plan of a partition, if there is one."""
-        found = self._rows(plans, Plan, _of(plans, enrichment, partition))
+        found = self._rows(plans, Plan, in_partition(plans, enrichment, partition))
         return found[0] if found else None
 
     def plans(self, enrichment: str | None = None, *, open_only: bool = False) -> list[Plan]:
@@ -173,7 +171,7 @@ class Ledger:
             yield
 
     def _update_plan(self, plan: Plan, **changes: Any) -> None:
-        this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
+        this = in_partition(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
         with self._engine.begin() as connection:
             connection.execute(sa.update(plans).where(this & (plans.c.wave == plan.wave)).values(**changes))
 
@@ -188,7 +186,7 @@ class Ledger:
 
     def shards(self, enrichment: str, partition: str) -> list[Shard]:
         """All shards of a partition, in the order of waves."""
-        return self._rows(shards, Shard, _of(shards, enrichment, partition))
+        return self._rows(shards, Shard, in_partition(shards, enrichment, partition))
 
     def unfinished_claims(self) -> list[Shard]:
         """The shards of all partitions whose outcome is not known."""
@@ -378,93 +376,6 @@ class Ledger:
         facts |= {} if billed else {"charge_usd": 0.0}
         self._advance(key, ShardState.REJECTED, of_owner=of_owner, code=code, message=message, **facts)
 
-    # -- money
-
-    def reserve(self, enrichment: str, partition: str, budgets: Sequence[Budget]) -> tuple[Budget, float, float] | None:
-        """Charge the most that the planned shards of a partition may cost to the budgets: all of them, or none.
-
-        Where a budget is a day's, what was charged on an earlier day and was not sent is charged anew, to this one.
-        Returns None when that is done, else the first budget without room, what it has spent and reserved by now, and
-        what was asked of it.
-        """
-        planned = _of(shards, enrichment, partition) & (shards.c.state == ShardState.PLANNED)
-        uncharged = shards.c.charged_at.is_(None)
-        days = [budget.since for budget in budgets if budget.since]
-        new = planned & ((uncharged | (shards.c.charged_at < max(days))) if days else uncharged)
-        with self._engine.begin() as connection:
-            # One at a time: two partitions that are each within a budget may not be so together.
-            connection.execute(sa.select(ledger).with_for_update())
-            asked = connection.execute(sa.select(sa.func.sum(shards.c.at_most_usd)).where(new)).scalar()
-            if asked is None:
-                return None
-            for budget in budgets:
-                charged = _charged(connection, _within(budget) & ~new)
-                if charged + asked > budget.usd:
-                    return budget, charged, asked
-            values = {"charge_usd": shards.c.at_most_usd, "charged_at": self._clock()}
-            connection.execute(sa.update(shards).where(new).values(**values))
-        return None
-
-    def charged(self, budget: Budget) -> float:
-        """US dollars of a budget that are spent or reserved."""
-        with self._engine.connect() as connection:
-            return _charged(connection, _within(budget))
-
-    def spent(
-        self,
-        enrichment: str | None = None,
-        partition: str | None = None,
-        *,
-        model_name: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        cached_only: bool = False,
-    ) -> Spent:
-        """The sum of what was spent on all, or on what is named, by when it was collected; `cached_only` of shards that
-        used a prompt cache.
-        """
-        found = self.spent_by_model(
-            enrichment, partition, model_name=model_name, since=since, until=until, cached_only=cached_only
-        )
-        return Spent(
-            **{name: kind(sum(getattr(each, name) for each in found.values())) for name, kind in _SPENT.items()}
-        )
-
-    def spent_by_model(
-        self,
-        enrichment: str | None = None,
-        partition: str | None = None,
-        *,
-        model_name: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        cached_only: bool = False,
-    ) -> dict[tuple[str, str, str], Spent]:
-        """What was spent by enrichment, provider and model."""
-        by = (spending.c.enrichment, spending.c.provider, spending.c.model_name)
-        wanted: list[sa.ColumnElement[bool]] = [sa.true()]
-        given = {"enrichment": enrichment, "partition": partition, "model_name": model_name}
-        wanted += [spending.c[name] == value for name, value in given.items() if value is not None]
-        wanted += [spending.c.collected_at >= since] if since else []
-        wanted += [spending.c.collected_at < until] if until else []
-        wanted += [spending.c.cache_read_tokens + spending.c.cache_write_tokens > 0] if cached_only else []
-        query = sa.select(*by, *(sa.func.sum(spending.c[name]).label(name) for name in _SPENT)).where(*wanted)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.group_by(*by).order_by(*by)).mappings()
-            return {
-                (row["enrichment"], row["provider"], row["model_name"]): Spent(
-                    **{name: kind(row[name]) for name, kind in _SPENT.items()}
-                )
-                for row in rows
-            }
-
-    def cost_by_partition(self) -> dict[tuple[str, str], float]:
-        """US dollars that were spent so far, by enrichment and partition; none for those that cost nothing."""
-        by = (spending.c.enrichment, spending.c.partition)
-        query = sa.select(*by, sa.func.sum(spending.c.cost_usd)).group_by(*by)
-        with self._engine.connect() as connection:
-            return {(enrichment, partition): usd for enrichment, partition, usd in connection.execute(query)}
-
     # -- operators
 
     def transfer(self, provider: str, account: str, *, to: str) -> None:
@@ -485,6 +396,8 @@ class Ledger:
         query = sa.select(*columns).where(decisions.c.key == key).order_by(decisions.c.number)
         with self._engine.connect() as connection:
             return [(at, decision, batch, who) for at, decision, batch, who in connection.execute(query)]
+
+    # -- what is done: what it took, and what is still kept of it
 
     def unswept(self, enrichment: str, *, until: datetime, limit: int) -> list[Shard]:
         """Shards that were done by then and whose request files are still kept, the oldest first."""
@@ -524,6 +437,8 @@ class Ledger:
         with self._engine.connect() as connection:
             return [_record(Shard, dict(row)) for row in connection.execute(query).mappings()]
 
+    # -- how a row changes, and how it is read
+
     def _advance(
         self,
         key: str,
@@ -551,9 +466,7 @@ class Ledger:
                     facts |= {"batch_id": None, "past_batches": past, "adopted": False, "missing_looks": 0}
                 connection.execute(sa.update(shards).where(this).values(state=to, **facts))
                 if spent:
-                    what = {name: getattr(now, name) for name in _SPENT_ON}
-                    values = what | asdict(spent) | {"collected_at": facts["collected_at"]}
-                    connection.execute(sa.insert(spending).values(**values))
+                    write_spent(connection, now, spent, facts["collected_at"])
         except sa.exc.IntegrityError as error:
             batch_id = facts.get("batch_id")
             raise IllegalTransition(f"shard {key} cannot become {to}: batch {batch_id} is another shard's") from error
@@ -570,26 +483,9 @@ class Ledger:
             return [_record(record, dict(row)) for row in found]
 
 
-def _of(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
-    return (table.c.enrichment == enrichment) & (table.c.partition == partition)
-
-
-def _charged(connection: sa.Connection, which: sa.ColumnElement[bool]) -> float:
-    total = sa.select(sa.func.coalesce(sa.func.sum(shards.c.charge_usd), 0.0)).where(which)
-    return float(connection.execute(total).scalar_one())
-
-
-def _within(budget: Budget) -> sa.ColumnElement[bool]:
-    """The shards that a budget counts."""
-    wanted = [shards.c.charged_at.is_not(None) if budget.since is None else shards.c.charged_at >= budget.since]
-    wanted += [shards.c.enrichment == budget.enrichment] if budget.enrichment else []
-    wanted += [shards.c.partition == budget.partition] if budget.partition else []
-    return sa.and_(*wanted)
-
-
 def _current(plan: Plan) -> sa.ColumnElement[bool]:
     """The row of a plan, if it is still the partition's and stands as it did."""
-    this = _of(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
+    this = in_partition(plans, plan.enrichment, plan.partition) & (plans.c.plan_id == plan.plan_id)
     return this & (plans.c.wave == plan.wave) & (plans.c.rounds == plan.rounds)
 
 

@@ -153,3 +153,8 @@ decisions = sa.Table(
 
 # One row, made once: which ledger this is. A store names its ledger by this.
 ledger = sa.Table("ledger", metadata, sa.Column("id", sa.Text, primary_key=True))
+
+
+def in_partition(table: sa.Table, enrichment: str, partition: str) -> sa.ColumnElement[bool]:
+    """The rows of a partition of an enrichment."""
+    return (table.c.enrichment == enrichment) & (table.c.partition == partition)

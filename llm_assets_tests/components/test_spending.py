@@ -132,7 +132,7 @@ def test_the_asset_says_what_a_day_cost(empty: Platform, time: Time, monkeypatch
     for days, name in ((-2, "before"), (-1, "labels"), (0, "after")):
         time.offset = timedelta(days=days)
         run(empty, replace(labels("openai"), name=name), ["good", "bad", "so-so"])
-    spent = empty.ledger.spent("labels")
+    spent = empty.ledger.money.spent("labels")
     day = (empty.clock() - timedelta(days=1)).date().isoformat()  # there are partitions for days that are over
     monkeypatch.setenv("LLM_ASSETS_ROOT", empty.store.files.where())
     definitions = load({"start_date": day, "day_usd": 7}, {})
