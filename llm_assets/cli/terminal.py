@@ -1,0 +1,102 @@
+"""What all commands share: consoles, JSON, complaints, exit codes, and the platform that they look at."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from llm_assets.errors import LLMAssetsError
+from llm_assets.platform import Platform, Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+FAILED, MISUSED = 1, 2
+_INTERRUPTED = 130
+_PIPE_COLUMNS = 120
+
+
+@contextmanager
+def looking() -> Iterator[Platform | None]:
+    """The platform for a command that only looks, None where there is nothing to see; it makes nothing."""
+    settings = Settings.from_environment()
+    if not settings.in_use:
+        err = new_console(stderr=True)
+        err.print(
+            f"Nothing was sent yet from {settings.root}. If there should be something, go to the folder that holds "
+            ".llm_assets, or set LLM_ASSETS_ROOT.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+        yield None
+        return
+    with opened_platform() as platform:
+        yield platform
+
+
+@contextmanager
+def opened_platform() -> Iterator[Platform]:
+    platform = Platform.open(Settings.from_environment())
+    try:
+        yield platform
+    finally:
+        platform.close()
+
+
+@contextmanager
+def errors_exit(code: int, stopped: str = "stopped") -> Iterator[None]:
+    """What this project raises on purpose becomes one line on standard error and this exit code.
+
+    `stopped` is said after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(stopped)
+        raise typer.Exit(_INTERRUPTED) from None
+    except Exception as error:
+        ours = _ours(error)
+        if ours is None:
+            raise
+        complain(str(ours))
+        raise typer.Exit(code) from None
+
+
+def _ours(error: BaseException | None) -> LLMAssetsError | None:
+    """The error of this project that Dagster may have wrapped in its own."""
+    while error is not None and not isinstance(error, LLMAssetsError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """A console; where it is no terminal, with room for the tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else _PIPE_COLUMNS)
+
+
+def complain(message: str) -> None:
+    err = new_console(stderr=True)
+    err.print(f"llm-assets: {message}", style="red", soft_wrap=True, highlight=False, markup=False)
+
+
+def print_json(document: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.flush()  # what goes on afterwards may take hours
+
+
+def operator_name() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def check_known(name: str | None, known: list[str]) -> None:
+    if name and known and name not in known:
+        complain(f"nothing was ever sent for {name!r}; there are: {', '.join(known)}")
+        raise typer.Exit(MISUSED)
