@@ -114,8 +114,7 @@ def _judged(rows: pl.DataFrame) -> dict[str, object]:
 
 def _agreement(label: pl.Series, outcome: pl.Series) -> dict[str, object]:
     """How far the judge and a person agree, where both said something."""
-    ties = [Outcome.DISAGREED, Outcome.SAME]
-    said = outcome.replace(ties, [Outcome.TIE, Outcome.TIE])
+    said = outcome.replace(Outcome.DISAGREED, Outcome.TIE)  # of the same answers the judge said nothing
     both = pl.DataFrame({"label": label, "said": said}).filter(
         pl.col("label").is_not_null(), pl.col("said").is_in([Outcome.ONE, Outcome.OTHER, Outcome.TIE])
     )

@@ -59,6 +59,12 @@ def test_what_has_no_verdict_counts_for_nobody_and_is_counted() -> None:
     assert (row["one_share"], row["unjudged_count"], row["unanswered_count"], row["same_count"]) == (1, 1, 1, 1)
 
 
+def test_what_nobody_was_asked_makes_no_question_cheaper() -> None:
+    rows = [WON, ("p", "q", None, "first", None), ("p", None, None, None, None), ("p", "p", None, None, None)]
+    cost = pl.Series("cost_usd", [0.002, 0.004, 0.0, 0.0])
+    assert judged(verdicts(*rows).with_columns(cost), SIDES)["usd_per_1000"].to_list() == [pytest.approx(3)]
+
+
 @pytest.mark.parametrize(
     ("rows", "p_value", "told"),
     [
@@ -83,6 +89,7 @@ def test_agreement_with_people_counts_where_both_said_something() -> None:
         (*FIRST_TWICE[:4], "tie"),
         WON,
         ("p", "q", None, "first", "one"),
+        ("p", "p", None, None, "tie"),  # nobody was asked
     ]
     (row,) = judged(verdicts(*rows), SIDES).iter_rows(named=True)
     assert (row["labelled"], row["agreement"]) == (4, 0.75)
