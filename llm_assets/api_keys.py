@@ -64,14 +64,15 @@ def _kept(arn: str, variable: str) -> str:
             f"{variable}: there are no AWS credentials to read {arn} with: run where a role is given"
         ) from None
     except ClientError as error:
-        raise _refused(arn, variable, error.response["Error"]["Code"]) from None
+        raise refused(arn, variable, error.response["Error"]["Code"]) from None
     except BotoCoreError as error:
         raise TransientError(
             f"{variable}: {arn} cannot be read now ({type(error).__name__})", code="key_unread"
         ) from None
 
 
-def _refused(arn: str, variable: str, code: str) -> ProviderError:
+def refused(arn: str, variable: str, code: str) -> ProviderError:
+    """What AWS says with an error's code, as one of ours: for a person to mend, or for the next attempt."""
     if _FOR_GOOD.search(code):
         return _no_key(
             f"{variable}: AWS does not give out {arn} ({code}): check that it is there, and that the role may read it "

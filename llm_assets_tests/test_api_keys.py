@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from llm_assets.api_keys import fetched
+from llm_assets.api_keys import fetched, refused
 from llm_assets.definitions import defs
 from llm_assets.errors import SystemicError, TransientError
 from llm_assets.ledger import Ledger
@@ -76,6 +76,21 @@ def test_why_there_is_no_key_is_said_without_one(kept: Callable[[AWS], str], wor
         fetched(kept(aws), VARIABLE)
     assert caught.value.code == "no_api_key"
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "codes"),
+    {
+        SystemicError: (
+            *("ResourceNotFoundException", "ParameterNotFound", "AccessDeniedException", "DecryptionFailure"),
+            *("InvalidRequestException", "InvalidParameterException", "ValidationException"),
+            "UnrecognizedClientException",
+        ),
+        TransientError: ("ThrottlingException", "InternalServiceError", "InternalServerError"),
+    }.items(),
+)
+def test_what_a_person_must_mend_is_told_from_what_may_pass(error: type[Exception], codes: tuple[str, ...]) -> None:
+    assert {code: type(refused(ELSEWHERE, VARIABLE, code)) for code in codes} == dict.fromkeys(codes, error)
 
 
 def test_aws_that_does_not_answer_stops_nothing_for_good(aws: AWS, monkeypatch: pytest.MonkeyPatch) -> None:

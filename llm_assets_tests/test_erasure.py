@@ -185,7 +185,7 @@ def test_what_is_not_sent_yet_is_taken_back_and_planned_without_it(empty: Platfo
 
 
 def test_only_the_table_that_is_named_and_what_is_made_of_it(empty: Platform) -> None:
-    rows = pl.DataFrame({"document_id": ["d1", "d1#1", "d1#2", "d10"], "text": ["a"] * 4})
+    rows = pl.DataFrame({"document_id": ["d1", "d1#1", "d1#2#1#7", "d10"], "text": ["a"] * 4})
     for name in ("texts", "parts", "tickets"):
         empty.store.write(empty.store.documents(name, P), rows)
     lineage = Lineage({}, {}, {"parts": Made("texts", None, "", None)})
@@ -195,6 +195,7 @@ def test_only_the_table_that_is_named_and_what_is_made_of_it(empty: Platform) ->
     }
     assert find(empty, ["d1"], lineage).rows.total() == 7  # with all of `tickets`, which nobody declares
     assert find(empty, ["d1#2"], lineage).rows.total() == 3
+    assert find(empty, ["d1#2#1#7"], lineage).rows.total() == 3
 
 
 def test_what_is_made_of_it_is_found_however_often_it_was_made_again(empty: Platform) -> None:

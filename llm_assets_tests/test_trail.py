@@ -147,3 +147,21 @@ def test_a_step_that_fails_says_so_by_the_type_of_its_error_alone(
     assert (failed.status.status_code, failed.status.description) == (trace.StatusCode.ERROR, "SystemicError")
     assert failed.events == ()
     assert "Wendelstein" not in failed.to_json()
+
+
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        pytest.param("plain", "plain", id="as it is"),
+        pytest.param("two words", '"two words"', id="a blank"),
+        pytest.param("a=b", '"a=b"', id="what would be a fact of its own"),
+        pytest.param('say "no"', r'"say \"no\""', id="quotes"),
+        pytest.param("two\nlines", r'"two\nlines"', id="two lines"),
+        pytest.param("", '""', id="nothing"),
+        pytest.param(1.5, "1.500000", id="a number"),
+    ],
+)
+def test_no_fact_is_taken_for_two(log: pytest.LogCaptureFixture, fact: trail.Fact, told: str) -> None:
+    trail.tell("seen", fact=fact)
+    assert lines(log) == [f"seen fact={told}"]
+    assert FORM.fullmatch(lines(log)[0])
