@@ -102,6 +102,13 @@ def test_ci_runs_all_tests_and_nothing_softer() -> None:
     assert lines[-1] == "make test"
 
 
+def test_the_page_on_architecture_has_every_module_and_no_other() -> None:
+    table = (ROOT / "docs/architecture.md").read_text().partition("\n## The modules")[2].partition("\n## ")[0]
+    told = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
+    there = {path.name for path in (ROOT / "llm_assets").glob("*.py")} - {"__init__.py"}
+    assert sorted(told) == sorted(there | {f"{path.parent.name}/" for path in ROOT.glob("llm_assets/*/__init__.py")})
+
+
 # A folder of somebody's machine, or where somebody's packages came from.
 MACHINE = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/\w|file:///\w|/simple/\w|extra-index-url")
 

@@ -4,11 +4,12 @@
     documents/<documents>/<partition>.parquet
     enrichments/<name>/batches/<partition>/plan-<id>.parquet          what the partition wants
     enrichments/<name>/batches/<partition>/wave-01/<key>.json(l)      a shard, as it is sent
+    enrichments/<name>/batches/<partition>/wave-01/<key>.answers.jsonl
     enrichments/<name>/batches/<partition>/wave-01/<key>.requests.parquet
     enrichments/<name>/batches/<partition>/wave-01/<key>.<collector>.results.parquet
     enrichments/<name>/enriched/<partition>.parquet
     enrichments/<name>/failed/<partition>.parquet
-    evaluations/<name>/answers.parquet, scores.parquet, comparison.html, accepted.parquet
+    evaluations/<name>/answers.parquet, scores.parquet, comparison.html, accepted.parquet, verdicts.parquet
     spending/<day>.parquet
 
 Every file is plain Parquet (zstd) or JSON and can be read without this project. What a path means is known here
