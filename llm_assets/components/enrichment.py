@@ -154,7 +154,8 @@ class Enrichment(InFile, About):
         source = str(folder / "defs.yaml")
         spending = spending or Spending()
         price = spending.declared(source).get((self.provider, self.model_name))
-        if self.mode == Mode.REALTIME or self.rescue_after_hours is not None:
+        in_real_time = self.mode == Mode.REALTIME or self.rescue_after_hours is not None
+        if in_real_time and self.service_tier is None:  # which is at the batch price
             spending.check_standard(source, self.provider, self.model_name)
         return Declared(
             name=self.name,

@@ -109,6 +109,11 @@ def test_real_time_without_a_standard_of_its_own_costs_what_is_listed() -> None:
     assert price.batch[0].input == 0.1
 
 
+def test_a_tier_at_the_batch_price_needs_no_standard() -> None:
+    flex = {"provider": "openai", "model_name": "mine", "mode": "realtime", "service_tier": "flex"}
+    assert load({"prices": [OWN]}, flex).get_assets_def(dg.AssetKey(["topic", "batches"]))
+
+
 def test_a_models_own_quota_holds_beside_its_providers() -> None:
     of_all, of_one = (
         ModelQuota(provider="openai", requests=5),
