@@ -25,6 +25,7 @@ else:
 
 Fact = str | int | float | bool
 _log = logging.getLogger("llm_assets")
+_log.addHandler(logging.NullHandler())  # who wants the lines says where to; else Python writes warnings over a terminal
 # In a span, names of ours do not meet those of others.
 _PREFIX = "llm_assets."
 
