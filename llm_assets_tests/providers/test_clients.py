@@ -905,9 +905,11 @@ ASKED_AT = {"anthropic": "/v1/messages", "openai": "/v1/responses", "mistral": "
 def test_ask_sends_the_body_as_it_is_and_gives_the_reply_the_form_of_a_result(
     server: Server, connect: Callable[[str], Client], provider: str
 ) -> None:
-    server.will(json_reply({"told": "so"}))
+    server.will(Reply(body=b'{\r\n  "told": "so"\n}\n'))  # in lines, as OpenAI writes it
     body = orjson.dumps(ASKED[provider])
-    line = orjson.loads(connect(provider).ask(body))
+    reply = connect(provider).ask(body)
+    assert len(reply.splitlines()) == 1
+    line = orjson.loads(reply)
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.body) == ("POST", ASKED_AT[provider], body)
     assert (line["result"]["message"] if provider == "anthropic" else line["response"]["body"]) == {"told": "so"}
