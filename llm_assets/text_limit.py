@@ -49,7 +49,21 @@ class TextLimit:
             yield "cut_mark is empty; say in words that something is missing, as a model cannot know it"
 
     def cut(self, text: str) -> str:
-        """As much of the beginning as there is room for, to the end of a paragraph, sentence or word, and the mark."""
+        """As much of the beginning as there is room for, and the mark."""
         end = _BETWEEN + self.mark
         room = self.max_chars - len(end)
-        return TextSplitter(room).chunks(text.lstrip()[: self.max_chars])[0] + end
+        return _beginning(text.lstrip()[: self.max_chars], room) + end
+
+
+def _beginning(text: str, room: int) -> str:
+    """To the end of a paragraph, or of a sentence or word where that would leave more than half of the room empty:
+    a title before one long paragraph is not what the text says.
+    """
+    end = 0
+    while end < room // 2:
+        rest = text[end:].lstrip()
+        left = room - (len(text) - len(rest))
+        if left < 1 or not (more := TextSplitter(left).chunks(rest)):
+            break
+        end = len(text) - len(rest) + len(more[0])
+    return text[:end]

@@ -22,7 +22,9 @@ LONG = "Nothing works. " * 40
     ("text", "beginning"),
     [
         pytest.param("One. " * 60, "One. " * 31 + "One.", id="between sentences"),
-        pytest.param("a" * 50 + "\n\n" + "b" * 300, "a" * 50, id="between paragraphs"),
+        pytest.param("a" * 80 + "\n\n" + "b" * 300, "a" * 80, id="between paragraphs"),
+        pytest.param("Title\n\n" + "One. " * 60, "Title\n\n" + "One. " * 29 + "One.", id="not after a title"),
+        pytest.param("Hi. " + "x" * 300, "Hi. " + "x" * 155, id="not after a greeting"),
         pytest.param("word " * 60, "word " * 31 + "word", id="between words"),
         pytest.param("x" * 300, "x" * 159, id="anywhere, where there is no better place"),
         pytest.param("\n " * 300 + "Late. " * 60, "Late. " * 25 + "Late.", id="after blanks"),
