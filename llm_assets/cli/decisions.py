@@ -83,7 +83,7 @@ def forget(
 
     The files that documents were read from are yours: take them out there first, or the next reading brings them back.
     """
-    wanted = {*(ids or []), *(ids_file.read_text(encoding="utf-8").splitlines() if ids_file else [])} - {""}
+    wanted = {*(ids or []), *(_lines(ids_file) if ids_file else [])} - {""}
     if not wanted:
         complain("name the documents by their ids, or a file with an id a line (--ids-file)")
         raise typer.Exit(MISUSED)
@@ -145,3 +145,14 @@ def accept(
 
         rows = do_accept(platform, name)
     new_console().print(f"{name}: {rows:,} answers are accepted; `no_worse` compares with them from now on.")
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file, of which some programs write a mark before the first. Ids may hold what only Unicode takes
+    for the end of a line: half of one would be another document's.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig").split("\n")  # in which \r\n is \n
+    except UnicodeDecodeError:
+        complain(f"{file} is not written in UTF-8; write the ids in that")
+        raise typer.Exit(MISUSED) from None
