@@ -21,13 +21,14 @@ import polars as pl
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, Mode, Plan, Shard, ShardState
-from llm_assets.retention import PROVIDERS_KEEP
+from llm_assets.retention import PLANNING_MAX, PROVIDERS_KEEP
 from llm_assets.store.contents import Holds, Kept
 
 _BY_ID = (Holds.DOCUMENTS, Holds.ENRICHED, Holds.FAILED, Holds.PLAN, Holds.COMPARED)
 _BY_FINGERPRINT = (Holds.REQUESTS, Holds.RESULTS)
 _FILES = (Holds.REQUEST_FILE, Holds.JOURNAL)
 _WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
+_FOLDERS = ("documents", "enrichments", "evaluations")
 _FINGERPRINT = "fingerprint"
 # Items and parts are called `<id>#<number>`, and those of theirs `<id>#<number>#<number>`.
 _MADE_OF = r"#\d+$"
@@ -138,6 +139,8 @@ def erase(
         raise DocumentsInFlight(_in_the_way(told.in_flight))
     for each in reversed(wanted):
         _erase(platform, _found(platform, lineage, [each]))
+    for problem in platform.store.files.tidy(_FOLDERS, platform.clock() - PLANNING_MAX):
+        raise LLMAssetsError(f"{problem}: a killed process left it, and it may hold anybody's text; delete it")
     if not _found(platform, lineage, wanted).told.is_empty:
         raise LLMAssetsError(
             "a run read these documents before they were erased, and wrote them again: see that nothing materializes "

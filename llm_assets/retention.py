@@ -24,7 +24,7 @@ _SWEEP_TIMES = 2
 # After this time the providers have deleted everything themselves.
 PROVIDERS_KEEP = timedelta(days=30)
 # A file of a shard that the ledger does not know may be one of a plan that is being written.
-_PLANNING_MAX = timedelta(days=1)
+PLANNING_MAX = timedelta(days=1)
 _HOLDS_TEXT = "it holds documents' text"
 # Outcomes that prove nothing about which batch was whose, or whether there is one.
 _NO_PROOF = (Reason.MISSING_RESULT, Reason.RESULTS_GONE, Reason.ABANDONED)
@@ -55,7 +55,7 @@ def _delete_request_files(platform: Platform, enrichment: Enrichment, most: int)
 
 def _delete_strangers(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[str]:
     """The request files of plans that were never recorded, as their runs were killed or were slower than others."""
-    until = platform.clock() - max(timedelta(days=enrichment.request_files_days), _PLANNING_MAX)
+    until = platform.clock() - max(timedelta(days=enrichment.request_files_days), PLANNING_MAX)
     known = {shard.key for shard in platform.ledger.shards(enrichment.name, partition)}
     for key, file in platform.store.request_files(enrichment.name, partition):
         if file.modified <= until and key not in known and (problem := _delete(platform, file.path)):
@@ -65,7 +65,7 @@ def _delete_strangers(platform: Platform, enrichment: Enrichment, partition: str
 
 def _delete_left_behind(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[str]:
     """What was being downloaded or written when a process was killed. Nobody works at one thing for a day."""
-    until = platform.clock() - _PLANNING_MAX
+    until = platform.clock() - PLANNING_MAX
     for problem in platform.store.tidy(enrichment.name, partition, enrichment.documents, until):
         yield f"{problem}; {_HOLDS_TEXT}"
         return

@@ -28,6 +28,7 @@ from llm_assets_tests.platforms import (
     failed,
     finish,
     labels,
+    local,
     open_platform,
     run,
     submit,
@@ -326,6 +327,18 @@ def test_a_run_that_plans_meanwhile_is_not_overwritten(empty: Platform, emulator
     erase(empty, ["d1"], ASKED, operator=OPERATOR)
     assert "Wendelstein" not in everything(empty.store)
     assert enriched(empty, enrichment)["document_id"].to_list() == ["d0", "d2", "d4"]
+
+
+def test_what_killed_processes_left_half_written_goes_too(empty: Platform, time: Time) -> None:
+    run(empty, labels("openai"), TEXTS)
+    folders = ("documents/texts", "enrichments/labels/batches/2026-10-01/wave-01", ".scratch-1")
+    left = [local(empty.store, f"{folder}/.of.jsonl.a1b2c3d4") for folder in folders]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(SECRET)
+    time.passes(days=2)
+    erase(empty, ["d1"], ASKED, operator=OPERATOR)
+    assert [file for file in left if file.exists()] == []
 
 
 def test_what_a_provider_may_still_keep_is_told_until_it_cannot(empty: Platform, time: Time) -> None:
