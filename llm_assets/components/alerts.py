@@ -15,7 +15,7 @@ import dagster as dg
 import httpx2
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from llm_assets.components.declarations import declared_in
+from llm_assets.components.declarations import file_of
 from llm_assets.components.enrichment import DECLARED
 from llm_assets.components.timing import FRESHNESS_CHECK
 from llm_assets.errors import DeclarationError, LLMAssetsError, TransientError, is_ours
@@ -45,7 +45,7 @@ class Alerts(dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The sensors `failed_runs` and `failed_checks`."""
-        source = str(declared_in(context) / "defs.yaml")
+        source = file_of(context)
         if not self.webhook and self.slack_channel is None:
             raise DeclarationError(source, "alerts go nowhere; write `webhook: true` or a `slack_channel`, or both")
         if self.slack_channel is not None and find_spec("dagster_slack") is None:

@@ -27,7 +27,7 @@ class InFile(dg.Component, dg.Model):
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
         """The component of a declaration."""
         loaded = super().load(attributes, context)
-        loaded._file = str(declared_in(context) / "defs.yaml")
+        loaded._file = file_of(context)
         return loaded
 
     def declared_by(self, source: str) -> str:
@@ -39,3 +39,8 @@ def declared_in(context: dg.ComponentLoadContext) -> Path:
     """The folder of a component's declaration, relative to where Dagster runs when that is above it."""
     folder = context.path if context.path.is_dir() else context.path.parent
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def file_of(context: dg.ComponentLoadContext) -> str:
+    """The file of a component's declaration, as problems name it."""
+    return str(declared_in(context) / "defs.yaml")

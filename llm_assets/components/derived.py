@@ -8,7 +8,7 @@ import polars as pl
 
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
-from llm_assets.components.declarations import declared_in
+from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import (
     COLUMNS,
     DocumentsComponent,
@@ -84,7 +84,7 @@ class DerivedDocuments(DocumentsComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `documents/<name>`."""
-        source = str(declared_in(context) / "defs.yaml")
+        source = file_of(context)
         upstream = self._upstream(context, source, (self.name,))
         derivation = self._derivation(upstream, source)
         return dg.Definitions(assets=[derived_asset(derivation, upstream, self.about)])

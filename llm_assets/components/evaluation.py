@@ -9,7 +9,7 @@ import polars as pl
 
 from llm_assets.components.about import DOCUMENTS_TAG, About
 from llm_assets.components.automation import following_all
-from llm_assets.components.declarations import declared_in
+from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import Enrichment, asset_key
 from llm_assets.components.metadata import Metadata, emulator_mark, is_emulated
@@ -46,7 +46,7 @@ class Evaluation(dg.Component, About):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `<name>/comparison` and its check, against the enrichments and documents that are declared."""
-        source = str(declared_in(context) / "defs.yaml")
+        source = file_of(context)
         columns = find_documents(context, self.documents, source).schema
         there = {found.name: found for found in context.component_tree.get_all_components(Enrichment)}
         DeclarationError.raise_for(source, self._problems(columns, there, source))

@@ -9,7 +9,7 @@ import polars as pl
 
 from llm_assets.components.about import About
 from llm_assets.components.automation import following_all
-from llm_assets.components.declarations import declared_in
+from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import asset_key, find_enrichment
 from llm_assets.components.evaluation import COMPARED, EVALUATION_TAG, emulated_by, published_by_all, shards_of
@@ -46,7 +46,7 @@ class Judgement(dg.Component, About):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `<name>/comparison`, against the judges and pairs that are declared."""
-        source = str(declared_in(context) / "defs.yaml")
+        source = file_of(context)
         DeclarationError.raise_for(source, self._name_problems())
         judges = {judge.title or judge.enrichment: self._judge(context, judge, source) for judge in self.judges}
         return judgement_definitions(Judged(self.name, self.verdict, self.label, judges), self.about)

@@ -8,7 +8,7 @@ import polars as pl
 
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
-from llm_assets.components.declarations import declared_in
+from llm_assets.components.declarations import file_of
 from llm_assets.components.derived import MADE
 from llm_assets.components.documents import (
     COLUMNS,
@@ -88,7 +88,7 @@ class PairedAnswers(DocumentsComponent):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The asset `documents/<name>`."""
-        source = str(declared_in(context) / "defs.yaml")
+        source = file_of(context)
         table = self.documents_table(context, source, (self.name,))
         return dg.Definitions(assets=[pairs_asset(self.pairs(), table, self.about)])
 
