@@ -11,6 +11,7 @@ from llm_assets.documents import DocumentSource
 from llm_assets.overview import Part, overview
 from llm_assets.platform import Platform
 from llm_assets.preview import outlook
+from llm_assets.prices import declared_price
 from llm_assets.records import ShardLimits
 from llm_assets.status import overall, statuses
 from llm_assets_tests.emulator_process import Emulator
@@ -70,6 +71,20 @@ def test_what_is_left_is_the_sum_of_what_each_partition_takes(
     assert counts(found.planned) == Part(partitions=1, documents=3, in_flight=3)
     assert found.spent_usd == pytest.approx(empty.ledger.money.cost_by_partition()[LABELS.name, finished])
     assert found.hours is not None
+
+
+def test_what_is_in_flight_would_cost_in_real_time_what_it_would_have_when_it_was_sent(
+    empty: Platform, emulator: Emulator
+) -> None:
+    price = declared_price({"batch": {"input": 1, "output": 1}, "standard": {"input": 4, "output": 4}})
+    write_documents(empty, texts(DAYS[0]), DAYS[0])
+    emulator.hold()
+    try:
+        submit(empty, replace(LABELS, price=price), DAYS[0])
+        found = overview(empty, LABELS, DAYS[:1])
+    finally:
+        emulator.hold(held=False)
+    assert found.planned.standard_usd == pytest.approx(4 * found.planned.usd)
 
 
 def test_what_another_partition_has_answered_is_not_counted(empty: Platform) -> None:
