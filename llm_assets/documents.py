@@ -8,24 +8,19 @@ lines and ids; they never hold a text or a value.
 
 from __future__ import annotations
 
-import csv
-import glob
-import gzip
-import io
 import re
-import shutil
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, cast
+from typing import Any
 
-import orjson
 import polars as pl
-from polars.exceptions import NoDataError, PanicException, PolarsError
+from polars.exceptions import PanicException, PolarsError
 
+from llm_assets.column_types import TYPES, as_string, converted, storable
 from llm_assets.errors import DeclarationError, DocumentsError, StoreError
+from llm_assets.file_formats import FORMATS, SUFFIXES, Scan, jsonl_agreed, scanned, unreadable
 from llm_assets.parquet import write_slices
 from llm_assets.records import DOCUMENT_ID, TEXT
 from llm_assets.sources import IN_BUCKET, PARTITION, Bucket, Folder, Place, SourceFile, parts
@@ -37,21 +32,8 @@ EXAMPLES = 5
 NAMES_TOLD = 30
 _NAME_LIKE = re.compile(r"[^\W\d][\w.-]{0,39}")  # no blanks: with them, names are not told from texts
 
-FORMATS = ("csv", "jsonl", "parquet")
-_SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-_UTC = pl.Datetime("us", "UTC")
-TYPES: dict[str, pl.DataType] = {
-    "string": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
-    "date": pl.Date(),
-    "datetime": _UTC,
-}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ROW = "\0row"  # beside columns of any name
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +162,19 @@ class DocumentSource:
             return self.format
         path = Path(self.path)
         if path.suffix == ".gz":
-            inner = _SUFFIXES.get(Path(path.stem).suffix)
+            inner = SUFFIXES.get(Path(path.stem).suffix)
             return inner if inner != "parquet" else None
-        return _SUFFIXES.get(path.suffix)
+        return SUFFIXES.get(path.suffix)
 
     def _open(self, partition: str, scratch: Path) -> list[_File]:
         """The partition's files that hold anything, all with the same columns; copies of some are in `scratch`."""
         kind = self._format or ""
-        opened = (_scan(file.name, self._place.at_hand(file, scratch), kind, scratch) for file in self.files(partition))
+        opened = (
+            scanned(file.name, self._place.at_hand(file, scratch), kind, scratch) for file in self.files(partition)
+        )
         scans = [scan for scan in opened if scan is not None]
         if self._format == "jsonl":
-            scans = _jsonl_agreed(scans, {self.id_column, self.text_column})
+            scans = jsonl_agreed(scans, {self.id_column, self.text_column})
         files = [_File(self, scan) for scan in scans]
         for file in files[1:]:
             _check_same(files[0], file)
@@ -219,28 +203,15 @@ class DocumentSource:
 # -- one source file ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Scan:
-    """A source file that holds something, and its columns as they are read; `path` is its whole name, `read` the file
-    or a copy of it.
-    """
-
-    path: str
-    read: Path
-    format: str
-    frame: pl.LazyFrame
-    schema: dict[str, pl.DataType]
-
-
 class _File:
     """A source file, read as a source's documents. Raises DocumentsError when columns do not fit."""
 
-    def __init__(self, source: DocumentSource, scan: _Scan) -> None:
+    def __init__(self, source: DocumentSource, scan: Scan) -> None:
         self.path, self._source, self._scan = scan.path, source, scan
         self._check_columns()
         named = {source.id_column, source.text_column, *source.columns}
         others = {name: dtype for name, dtype in scan.schema.items() if name not in named}
-        self.schema = source.schema | {name: _storable(dtype) for name, dtype in others.items()}
+        self.schema = source.schema | {name: storable(dtype) for name, dtype in others.items()}
 
     def slices(self, rows: int) -> Iterator[pl.DataFrame]:
         """The documents of this file."""
@@ -251,7 +222,7 @@ class _File:
                     yield self._documents(piece, row)
                     row += piece.height
         except (PolarsError, OSError) as error:
-            raise _unreadable(self.path, self._scan.read, self._scan.format, error) from None
+            raise unreadable(self.path, self._scan.read, self._scan.format, error) from None
 
     def _check_columns(self) -> None:
         source, there = self._source, self._scan.schema
@@ -279,10 +250,10 @@ class _File:
             batch = batch.filter(~pl.all_horizontal(pl.exclude(_ROW).is_null()))  # blank lines
         documents = batch.select(
             pl.col(_ROW),
-            _string(pl.col(source.id_column), self._scan.schema[source.id_column]).alias(DOCUMENT_ID),
-            _string(pl.col(source.text_column), self._scan.schema[source.text_column]).alias(TEXT),
+            as_string(pl.col(source.id_column), self._scan.schema[source.id_column]).alias(DOCUMENT_ID),
+            as_string(pl.col(source.text_column), self._scan.schema[source.text_column]).alias(TEXT),
             *(
-                _converted(pl.col(name), self._scan.schema[name], kind).alias(name)
+                converted(pl.col(name), self._scan.schema[name], kind).alias(name)
                 for name, kind in source.columns.items()
             ),
             *(pl.col(name).cast(dtype) for name, dtype in self.schema.items() if name not in source.schema),
@@ -347,182 +318,6 @@ def _check_same(first: _File, other: _File) -> None:
     raise DocumentsError(
         f"{first.path} and {other.path} belong to one partition but differ: {what}; give them the same columns"
     )
-
-
-# -- types -------------------------------------------------------------------------------------------------
-
-
-def _storable(dtype: pl.DataType) -> pl.DataType:
-    """A column of nothing but nulls is stored as strings, which every reader knows."""
-    return pl.String() if dtype == pl.Null else dtype
-
-
-def _holds_no_keys(dtype: object) -> bool:
-    """Whether a struct without fields is anywhere in a type."""
-    if isinstance(dtype, pl.Struct):
-        return not dtype.fields or any(_holds_no_keys(inner.dtype) for inner in dtype.fields)
-    return isinstance(dtype, pl.List) and _holds_no_keys(dtype.inner)
-
-
-def _string(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    return column if dtype == pl.String else column.cast(pl.String)
-
-
-def _converted(column: pl.Expr, dtype: pl.DataType, kind: str) -> pl.Expr:
-    """The column as a declared type, null where a value is none of it."""
-    target = TYPES[kind]
-    if dtype in (target, pl.Null):
-        return column.cast(target)
-    if dtype.is_nested() or dtype == pl.Binary:
-        return pl.lit(None, target)
-    if kind == "string":
-        return column.cast(pl.String)
-    if dtype == pl.String:
-        return _parsed(column.str.strip_chars(), kind)
-    if kind == "number" and dtype.is_numeric():
-        return column.cast(pl.Float64)
-    if kind == "integer" and dtype.is_numeric():
-        whole = column.cast(pl.Int64, strict=False)
-        return pl.when(whole.cast(dtype, strict=False) == column).then(whole)
-    if kind == "datetime" and isinstance(dtype, pl.Datetime):
-        zoned = column if dtype.time_zone else column.dt.replace_time_zone("UTC")
-        return zoned.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    return pl.lit(None, target)
-
-
-def _parsed(text: pl.Expr, kind: str) -> pl.Expr:
-    if kind == "boolean":
-        return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-    if kind == "date":
-        return text.str.to_date("%Y-%m-%d", strict=False)
-    if kind == "datetime":
-        return _moment(text)
-    return text.cast(TYPES[kind], strict=False)
-
-
-def _moment(text: pl.Expr) -> pl.Expr:
-    """ISO 8601 texts as moments: seconds may be missing, and so may the offset, which is UTC then."""
-    zoned = pl.when(text.str.contains(r"(Z|[+-]\d\d:?\d\d)$")).then(text).otherwise(text + "Z")
-    whole = zoned.str.replace(" ", "T").str.replace(r"(T\d\d:\d\d)(Z|[+-])", "${1}:00${2}")
-    return whole.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-
-
-# -- formats -----------------------------------------------------------------------------------------------
-
-
-def _scan(path: str, read: Path, kind: str, scratch: Path) -> _Scan | None:
-    """The file as a lazy frame; None when there is nothing in it. Raises DocumentsError."""
-    try:
-        if kind == "csv":
-            frame = pl.scan_csv(read, infer_schema=False, glob=False)
-        elif kind == "jsonl":
-            # Polars maps these into memory: a file that is cut meanwhile would end the process.
-            read = _copied(read, scratch)
-            if _is_blank(read):
-                return None
-            _check_surrogates(path, read)
-            frame = _ndjson(read, None)
-        else:
-            frame = pl.scan_parquet(read, glob=False)
-        return _Scan(path, read, kind, frame, dict(frame.collect_schema()))
-    except NoDataError:
-        return None
-    except (PolarsError, OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, read, kind, error) from None
-
-
-def _copied(file: Path, scratch: Path) -> Path:
-    """The file in `scratch`, where nobody changes it."""
-    if file.parent == scratch:
-        return file
-    return Path(shutil.copyfile(file, scratch / f"{len(list(scratch.iterdir()))}{file.suffix}"))
-
-
-def _ndjson(path: Path, schema: dict[str, pl.DataType] | None) -> pl.LazyFrame:
-    return pl.scan_ndjson(glob.escape(str(path)), schema=schema, infer_schema_length=None)
-
-
-def _jsonl_agreed(scans: list[_Scan], strings: set[str]) -> list[_Scan]:
-    """JSON Lines leave out what they do not know: all files get the columns of all, some read as strings."""
-    if not scans:
-        return []
-    empty = [pl.DataFrame(schema=scan.schema) for scan in scans]
-    try:
-        agreed = pl.concat(empty, how="diagonal_relaxed").schema
-    except PolarsError:
-        raise DocumentsError(
-            f"{scans[0].path} and {len(scans) - 1} more files of its partition hold a column whose values have "
-            "no common type"
-        ) from None
-    # Parquet has no objects without keys: columns that hold some stay JSON texts.
-    strings = {name for name in strings if name in agreed and not agreed[name].is_nested()}
-    strings |= {name for name, dtype in agreed.items() if _holds_no_keys(dtype)}
-    schema = {name: pl.String() if name in strings else dtype for name, dtype in agreed.items()}
-    return [_Scan(scan.path, scan.read, scan.format, _ndjson(scan.read, schema), schema) for scan in scans]
-
-
-def _unreadable(path: str, read: Path, kind: str, error: Exception) -> DocumentsError:
-    """What is known about a file that cannot be read, in our words: polars quotes values."""
-    expected, fault = {
-        "csv": ("UTF-8, as many fields in a row as in the header, quotes doubled inside quotes", _csv_fault),
-        "jsonl": ("UTF-8, one JSON object a line, one type for each key", _jsonl_fault),
-        "parquet": ("a complete Parquet file", _no_fault),
-    }[kind]
-    try:
-        line = fault(read)
-    except (OSError, EOFError, zlib.error) as broken:
-        return DocumentsError(f"{path}: cannot be read ({type(broken).__name__}); is the file complete?")
-    where = f" from line {line} on" if line else ""
-    return DocumentsError(f"{path}: cannot be read as {kind}{where}; expected {expected} ({type(error).__name__})")
-
-
-def _no_fault(_path: Path) -> int | None:
-    return None
-
-
-def _jsonl_fault(path: Path) -> int | None:
-    """The number of the first line that is no JSON object."""
-    with _bytes(path) as lines:
-        wrong = (number for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line))
-        return next(wrong, None)
-
-
-def _csv_fault(path: Path) -> int | None:
-    """The number of the line at which a row with too many fields, a stray quote or no UTF-8 is met."""
-    with _bytes(path) as file:
-        reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
-        try:
-            fields = len(next(reader, ()))
-            return next((reader.line_num for row in reader if len(row) > fields), None)
-        except (csv.Error, UnicodeDecodeError):
-            return reader.line_num + 1
-
-
-def _bytes(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def _is_blank(path: Path) -> bool:
-    with _bytes(path) as lines:
-        return not any(line.strip() for line in lines)
-
-
-def _check_surrogates(path: str, read: Path) -> None:
-    """Raise DocumentsError for a lone surrogate escape, which polars reads as a NUL character."""
-    with _bytes(read) as lines:
-        for number, line in enumerate(lines, start=1):
-            if _SURROGATE_ESCAPE.search(line) and not _is_object(line):
-                raise DocumentsError(
-                    f"{path}: line {number} is no JSON object, perhaps for half of a surrogate pair (\\ud800 to "
-                    "\\udfff); write the character itself or leave it out"
-                )
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 # -- writing and reading the one file ----------------------------------------------------------------------
