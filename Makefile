@@ -52,6 +52,8 @@ audit: $(ENVIRONMENT) ## Known holes in the dependencies; says so where the serv
 		--output $$report >$$told 2>&1; ended=$$?; \
 	if [ $$ended -ne 0 ] && [ ! -s $$report ]; then \
 		echo "The service did not answer: nothing was checked. $$(tail -n 1 $$told)"; ended=0; \
+	elif [ $$(grep -c 'could not be audited' $$report) -eq $$(grep -c == constraints.txt) ]; then \
+		echo "The service knows none of the packages, as a mirror of PyPI may not: nothing was checked."; \
 	else cat $$told $$report; fi; \
 	rm -f $$report $$told; exit $$ended
 
