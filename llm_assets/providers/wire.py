@@ -185,11 +185,19 @@ def unreachable(call: Call, cause: BaseException | None) -> ProviderError:
     """Our error for a call without a reply: OutcomeUnknown only when a paid call may have arrived."""
     never_sent = isinstance(cause, _NEVER_SENT)
     kind = TransientError if never_sent else _TRY_AGAIN[call.effect]
-    what = "could not connect" if never_sent else "the connection ended without a reply"
+    what = f"could not connect{_where(cause)}" if never_sent else "the connection ended without a reply"
     name = f" ({type(cause).__name__})" if cause is not None else ""
     code = "no_connection" if never_sent else "no_reply"
     advice = _UNTRUSTED if "CERTIFICATE_VERIFY_FAILED" in str(cause) else _advice(call, kind)
     return kind(f"{call}: {what}{name}{advice}", code=code)
+
+
+def _where(cause: BaseException | None) -> str:
+    """To whom a call went: scheme, host and port, never what an address may hold besides (a user, a password)."""
+    if not isinstance(cause, httpx2.RequestError):
+        return ""
+    url = cause.request.url
+    return f" to {url.scheme}://{url.netloc.decode()}"
 
 
 def unreadable(call: Call) -> ProviderError:
