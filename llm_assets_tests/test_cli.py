@@ -20,7 +20,7 @@ import orjson
 import polars as pl
 import pytest
 
-from llm_assets.cli import _lines
+from llm_assets.cli.decisions import lines_of
 from llm_assets.demo import HOST, ROOT, Service, get
 from llm_assets_tests.ports import free_port
 
@@ -420,7 +420,7 @@ def test_what_failed_for_good_is_said_when_it_is_asked_for_again(
 def test_ids_in_a_file_are_whole(tmp_path: Path, mark: str) -> None:
     file = tmp_path / "ids.txt"
     file.write_bytes(f"{mark}r-1\r\na\x85b\nc\u2028d\x0ce\n".encode())
-    assert _lines(file) == ["r-1", "a\x85b", "c\u2028d\x0ce", ""]
+    assert lines_of(file) == ["r-1", "a\x85b", "c\u2028d\x0ce", ""]
 
 
 def test_status_of_what_is_not_there(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:

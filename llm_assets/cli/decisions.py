@@ -83,7 +83,7 @@ def forget(
 
     The files that documents were read from are yours: take them out there first, or the next reading brings them back.
     """
-    wanted = {*(ids or []), *(_lines(ids_file) if ids_file else [])} - {""}
+    wanted = {*(ids or []), *(lines_of(ids_file) if ids_file else [])} - {""}
     if not wanted:
         complain("name the documents by their ids, or a file with an id a line (--ids-file)")
         raise typer.Exit(MISUSED)
@@ -147,7 +147,7 @@ def accept(
     new_console().print(f"{name}: {rows:,} answers are accepted; `no_worse` compares with them from now on.")
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path) -> list[str]:
     """The lines of a file, of which some programs write a mark before the first. Ids may hold what only Unicode takes
     for the end of a line: half of one would be another document's.
     """
