@@ -104,7 +104,7 @@ def completion_sensor(enrichments: Collection[str], every_seconds: int) -> dg.Se
             run_requests=requests,
             asset_events=observed,
             cursor=str(start + report.asked),
-            skip_reason=None if requests else _idle(report, active, now),
+            skip_reason=None if requests else idle(report, active, now),
         )
 
     return batch_completion
@@ -241,7 +241,8 @@ def _unasked_seconds(shards: Sequence[Shard], now: datetime) -> int:
     return round((now - min(since, default=now)).total_seconds())
 
 
-def _idle(report: Poll, active: Sequence[Shard], now: datetime) -> str:
+def idle(report: Poll, active: Sequence[Shard], now: datetime) -> str:
+    """What a tick says that requests no run."""
     in_flight = sum(shard.state is ShardState.SUBMITTED for shard in active)
     wrong = f"{len(report.problems)} providers could not be asked, " if report.problems else ""
     return (

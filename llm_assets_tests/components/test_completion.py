@@ -1,11 +1,15 @@
-"""When the sensor asks for another run of the same work."""
+"""When the sensor asks for another run of the same work, and what it says when nothing is due."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from llm_assets.components.completion import Attempt, next_attempt
+from llm_assets.components.completion import Attempt, idle, next_attempt
+from llm_assets.polling import Poll
+from llm_assets.records import ShardState
+from llm_assets_tests.samples import SHARD
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 DONE, FAILED, STARTED, QUEUED = (
@@ -40,3 +44,17 @@ def ago(seconds: int) -> datetime:
 )
 def test_next_attempt(runs: list[Attempt], expected: int | None) -> None:
     assert next_attempt(runs, NOW) == expected
+
+
+def test_a_tick_says_how_long_the_longest_wait_for_news_is() -> None:
+    sent = replace(SHARD, state=ShardState.SUBMITTED, submitted_at=ago(900))
+    shards = [
+        replace(sent, provider="anthropic", asked_at=ago(20)),
+        replace(sent, provider="openai", asked_at=ago(400)),
+        replace(sent, provider="openai", asked_at=ago(10)),
+        replace(SHARD, state=ShardState.ENDED, submitted_at=ago(5000)),
+    ]
+    assert idle(Poll(calls=4), shards, NOW) == (
+        "3 batches in flight, 4 provider calls, nothing is due; longest without news: 400 s"
+    )
+    assert idle(Poll(), [], NOW).endswith("0 s")
