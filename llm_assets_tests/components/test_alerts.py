@@ -28,6 +28,11 @@ def of_somebody_else() -> None:
     raise ValueError(SECRET)
 
 
+@dg.asset
+def failed_by_somebody_else() -> None:
+    raise dg.Failure(SECRET, metadata={"reasons": SECRET, "rows": 3})
+
+
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Who gets the alerts: a webhook and Slack's API."""
@@ -48,7 +53,7 @@ def load(alerts: dict[str, Any], **enrichment: Any) -> Iterator[dg.Definitions]:
     with projects.project(declared, {"topic": PROMPT}) as (definitions, folder):
         (folder / "reviews" / "data").mkdir()
         (folder / "reviews" / "data" / f"{DAY}.csv").write_text(ROWS)
-        yield dg.Definitions.merge(definitions, dg.Definitions(assets=[of_somebody_else]))
+        yield dg.Definitions.merge(definitions, dg.Definitions(assets=[of_somebody_else, failed_by_somebody_else]))
 
 
 def tick(definitions: dg.Definitions, sensor: str, instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str]:
@@ -114,11 +119,17 @@ def test_a_partition_that_is_held_is_told_with_counts_and_ids(
     assert SECRET not in asked.body.decode()
 
 
-def test_of_somebody_elses_error_only_the_class_is_told(emulated: dg.DagsterInstance, receiver: Server) -> None:
+@pytest.mark.parametrize(
+    ("asset", "error"), [("of_somebody_else", "ValueError"), ("failed_by_somebody_else", "Failure")]
+)
+def test_of_somebody_elses_error_only_the_class_is_told(
+    emulated: dg.DagsterInstance, receiver: Server, asset: str, error: str
+) -> None:
     for definitions in load({"webhook": True}):
-        run_and_tell(definitions, emulated, "of_somebody_else")
+        run_and_tell(definitions, emulated, asset)
     (asked,) = receiver.asked
-    assert json.loads(asked.body)["details"] == ["of_somebody_else: ValueError"]
+    told = json.loads(asked.body)
+    assert (told["details"], told["counts"]) == ([f"{asset}: {error}"], {})
     assert SECRET not in asked.body.decode()
 
 
