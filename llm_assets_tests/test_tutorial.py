@@ -77,3 +77,16 @@ def test_what_is_not_scaffolded_is_told(copy: Path, arguments: str, told: str) -
     done = shell(f"dg scaffold defs llm_assets.components.{arguments}", copy)
     assert done.returncode != 0
     assert told in done.stdout + done.stderr
+
+
+def test_a_key_that_no_declaration_has_is_told_in_one_line_by_every_command(copy: Path) -> None:
+    declared = copy / "llm_assets" / "defs" / "letter_topics" / "defs.yaml"
+    lines = declared.read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if "max_tokens" in text)
+    declared.write_text("\n".join(lines).replace("max_tokens", "max_tokenz"))
+
+    done = shell("llm-assets preview letter_topics", copy)
+
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert f"attributes.max_tokenz at {declared}:{line}: Extra inputs are not permitted" in said

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import orjson
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from llm_assets.errors import LLMAssetsError
@@ -20,6 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 FAILED, MISUSED = 1, 2
 _INTERRUPTED = 130
 _PIPE_COLUMNS = 120
+_IN_A_FILE = " at "  # `attributes.max_tokenz at …/defs.yaml:12`, as Dagster names a place in a declaration
 
 
 @contextmanager
@@ -62,18 +64,30 @@ def errors_exit(code: int, stopped: str = "stopped") -> Iterator[None]:
         complain(stopped)
         raise typer.Exit(_INTERRUPTED) from None
     except Exception as error:
-        ours = _ours(error)
-        if ours is None:
+        known = next(filter(None, map(_told, _chain(error))), None)
+        if known is None:
             raise
-        complain(str(ours))
+        complain(known)
         raise typer.Exit(code) from None
 
 
-def _ours(error: BaseException | None) -> LLMAssetsError | None:
-    """The error of this project that Dagster may have wrapped in its own."""
-    while error is not None and not isinstance(error, LLMAssetsError):
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it wraps: Dagster puts ours into its own."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error
+
+
+def _told(error: BaseException) -> str | None:
+    """The words of our own errors, and of Dagster's about keys that a declaration does not have; None of others."""
+    if isinstance(error, LLMAssetsError):
+        return str(error)
+    if not isinstance(error, ValidationError):
+        return None
+    wrong = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors(include_input=False)]
+    if not all(_IN_A_FILE in place for place, _ in wrong):
+        return None
+    return "; ".join(f"{place}: {what}" for place, what in wrong) + ". docs/configuration.md has all keys"
 
 
 def new_console(*, stderr: bool = False) -> Console:
