@@ -32,9 +32,12 @@ def fetched(said: str, variable: str) -> str:
     if not kept.lstrip().startswith("{"):
         return kept
     try:
-        return str(json.loads(kept)[variable])
-    except (ValueError, KeyError):
-        raise _no_key(f"{variable}: {said} holds JSON that has no {variable}: add it, or keep the key alone") from None
+        key = json.loads(kept).get(variable)
+    except ValueError:
+        key = None
+    if not isinstance(key, str):
+        raise _no_key(f"{variable}: {said} holds JSON that has no {variable}: add it, or keep the key alone")
+    return key
 
 
 def _kept(arn: str, variable: str) -> str:

@@ -80,8 +80,11 @@ def _mark(opened: trace.Span, facts: dict[str, Fact]) -> None:
 
 
 def _value(fact: Fact) -> str:
-    """As it is, or quoted where a blank or a quote would make two of it."""
+    """As it is, or quoted where a blank or a quote would make two of it, or what it holds is not for a terminal."""
     if isinstance(fact, float):
         return f"{fact:.6f}"
     told = str(fact)
-    return told if told and not any(mark in told for mark in ' "=\n') else json.dumps(told, ensure_ascii=False)
+    plain = told.isprintable()
+    return (
+        told if told and plain and not any(mark in told for mark in ' "=') else json.dumps(told, ensure_ascii=not plain)
+    )

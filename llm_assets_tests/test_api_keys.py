@@ -66,6 +66,7 @@ REFUSED: dict[str, tuple[Callable[[AWS], str], str]] = {
     "no parameter": (lambda _: f"arn:aws:ssm:{REGION}:1:parameter/x", "ParameterNotFound"),
     "something else": (lambda _: "arn:aws:s3:::bucket/key", "the ARN of no secret"),
     "JSON without it": (lambda aws: aws.secret(new_name(), json.dumps({"KEY": KEY})), "has no ANTHR"),
+    "JSON in which it is none": (lambda aws: aws.secret(new_name(), json.dumps({VARIABLE: None})), "has no ANTHR"),
     "broken JSON": (lambda aws: aws.secret(new_name(), f"{{{KEY}"), "JSON that has no ANTHR"),
 }
 

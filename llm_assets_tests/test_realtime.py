@@ -412,6 +412,15 @@ def test_a_provider_without_room_is_asked_less_at_once(empty: Platform, time: Ti
     assert billed(time.emulator) == [1] * 10
 
 
+def test_who_is_told_to_wait_for_an_hour_does_not_do_so_in_a_run(empty: Platform, time: Time, now: Enrichment) -> None:
+    time.emulator.faults([{"fault": "http_429", "route": "ask", "times": 1, "retry_after_s": 3600}])
+    write_documents(empty, TEXTS[:5])
+    submit(empty, now)  # at once, or this test would take an hour
+    finish(empty, now)
+    assert enriched(empty, now).height == 5
+    assert billed(time.emulator) == [1] * 5
+
+
 def test_flex_is_asked_for_and_costs_what_a_batch_costs(empty: Platform, time: Time) -> None:
     batch = labels("openai")
     run(empty, batch, TEXTS[:2])

@@ -157,6 +157,8 @@ def test_a_step_that_fails_says_so_by_the_type_of_its_error_alone(
         pytest.param("a=b", '"a=b"', id="what would be a fact of its own"),
         pytest.param('say "no"', r'"say \"no\""', id="quotes"),
         pytest.param("two\nlines", r'"two\nlines"', id="two lines"),
+        pytest.param("\x1b[2Jgone", r'"\u001b[2Jgone"', id="what clears a terminal"),
+        pytest.param("a\u2028b", r'"a\u2028b"', id="a line's end in Unicode alone"),
         pytest.param("", '""', id="nothing"),
         pytest.param(1.5, "1.500000", id="a number"),
     ],

@@ -50,6 +50,6 @@ def freshness(
 
 def _time_of_day(key: str, at: str, source: str) -> tuple[int, int]:
     hour, _, minute = at.partition(":")
-    if hour.isdigit() and minute.isdigit() and int(hour) < 24 and int(minute) < 60:
+    if hour.isdecimal() and minute.isdecimal() and int(hour) < 24 and int(minute) < 60:
         return int(hour), int(minute)
     raise DeclarationError(source, f"{key} is {at!r}; write a time of day such as '02:30' (in quotes)")

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from llm_assets.errors import (
     CapacityError,
@@ -40,6 +40,8 @@ _REFUSED = "invalid_request_error"
 _ID = "realtime"
 _EMULATOR = b"+emulator-"
 _TOLD_EVERY = 100
+# Who is told to wait longer gives way: a run is no place to wait, and the next wave asks again.
+_WAIT_SECONDS_MAX = 60.0
 _BEFORE_RETRY = wait_random_exponential(multiplier=0.5, max=30)
 
 
@@ -229,7 +231,7 @@ class RealtimeClient:
     def _turns(self) -> Retrying:
         """Asks until there is an answer, as often as may be, unless one was perhaps billed."""
         return Retrying(
-            retry=retry_if_exception_type((TransientError, CapacityError)),
+            retry=retry_if_exception(_may_be_asked_soon),
             stop=stop_after_attempt(self._retries + 1),
             wait=_pause,
             reraise=True,
@@ -239,6 +241,10 @@ class RealtimeClient:
         first = next(self._journals.chunks(self._journal), b"").partition(b"\n")[0]
         mark = "-emulator" if _EMULATOR in first else ""
         return f"{_ID}{mark}:{self._shard.requests}:{self._journal}"
+
+
+def _may_be_asked_soon(error: BaseException) -> bool:
+    return isinstance(error, TransientError | CapacityError) and (error.retry_after_s or 0) <= _WAIT_SECONDS_MAX
 
 
 def _was_repeated(turns: Retrying) -> bool:

@@ -86,6 +86,7 @@ BAD: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("a rescue after the end", "topic", {"rescue_after_hours": 30}, "rescue_after_hours", "below deadline_hours"),
     ("a text too short to cut", "topic", {"max_chars": 9}, "max_chars", "it must be at least 100"),
     ("no time of day", "topic", {"nightly": "half two"}, "nightly", "'02:30'"),
+    ("no number of an hour", "topic", {"nightly": "²:00"}, "nightly", "'02:30'"),
     ("no hour of a day", "topic", {"nightly": "24:00"}, "nightly", "'02:30'"),
     ("no time to be there by", "topic", {"fresh_by": "9 am"}, "fresh_by", "fresh_by is '9 am'"),
     ("documents of nothing", "made", {"enrichment": None}, "enrichment", "found neither of"),
