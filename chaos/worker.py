@@ -175,7 +175,7 @@ class _Worker:
 
     def _state(self) -> list[Any]:
         plans: list[Any] = list(self._platform.ledger.plans(self._enrichment.name))
-        return plans + [replace(shard, missing_at=None, not_before=None) for shard in self._shards()]
+        return plans + [replace(shard, missing_at=None, not_before=None, asked_at=None) for shard in self._shards()]
 
     def _is_missing_something(self) -> bool:
         """Whether a provider does not have what it should, which counts as gone after looks in a row only."""

@@ -33,7 +33,7 @@ DECLARE = "other columns must be declared under `columns:` of the documents"
 NAME_RULE = "must begin with a lower-case letter and have at most 60 lower-case letters, digits and underscores"
 
 
-@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize("provider", MODELS)
 def test_a_good_declaration(provider: str) -> None:
     limits = ShardLimits(requests=10, bytes=1_000_000)
     replace(GOOD, provider=provider, model_name=MODELS[provider], limits=limits).check(COLUMNS)
@@ -49,9 +49,9 @@ def test_a_good_declaration(provider: str) -> None:
         ({"model_name": " "}, "model_name is empty; write the provider's name of a model"),
         (
             {"provider": "antropic"},
-            "the provider 'antropic' is unknown; there are anthropic, openai; did you mean anthropic?",
+            f"the provider 'antropic' is unknown; there are {', '.join(NAMES)}; did you mean anthropic?",
         ),
-        ({"provider": "x"}, "the provider 'x' is unknown; there are anthropic, openai"),
+        ({"provider": "x"}, f"the provider 'x' is unknown; there are {', '.join(NAMES)}"),
         ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
         ({"max_tokens_ceiling": 1000}, "max_tokens_ceiling 1000 is below max_tokens 1024"),
         ({"attempts": 0}, "attempts is 0; it must be between 1 and 20"),
@@ -123,7 +123,7 @@ def test_all_problems_are_told_at_once() -> None:
         f"  - the name 'R' {NAME_RULE}\n"
         "  - attempts is 0; it must be between 1 and 20\n"
         f"  - keep names the column 'x', but {HAS}; {DECLARE}\n"
-        "  - the provider 'x' is unknown; there are anthropic, openai"
+        f"  - the provider 'x' is unknown; there are {', '.join(NAMES)}"
     )
 
 

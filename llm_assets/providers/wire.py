@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -194,10 +194,10 @@ def unreachable(call: Call, cause: BaseException | None) -> ProviderError:
 
 def _where(cause: BaseException | None) -> str:
     """To whom a call went: scheme, host and port, never what an address may hold besides (a user, a password)."""
-    if not isinstance(cause, httpx2.RequestError):
-        return ""
-    url = cause.request.url
-    return f" to {url.scheme}://{url.netloc.decode()}"
+    with suppress(RuntimeError):  # who raises an error by hand need not say which call it was
+        if isinstance(cause, httpx2.RequestError):
+            return f" to {cause.request.url.scheme}://{cause.request.url.netloc.decode()}"
+    return ""
 
 
 def unreadable(call: Call) -> ProviderError:
