@@ -48,6 +48,10 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def _batches(count: int) -> str:
+    return f"{count:,} {'batch' if count == 1 else 'batches'}"
+
+
 def moment(value: datetime | None) -> str:
     """A time in UTC to the minute, empty for none."""
     return value.strftime("%Y-%m-%d %H:%M") if value else ""
@@ -272,7 +276,7 @@ def erasure_lines(found: Erasure, *, done: bool) -> list[Text]:
         for each in found.in_flight
     ]
     lines += [
-        Text(f"{provider} may still keep {count:,} batches that asked about them, for 30 days at most", "yellow")
+        Text(f"{provider} may still keep {_batches(count)} that asked about them, for 30 days at most", "yellow")
         for provider, count in sorted(found.at_providers.items())
     ]
     lines.append(Text("The files that documents were read from are yours: take them out there too", "yellow"))
@@ -325,7 +329,7 @@ def other_account_lines(others: Iterable[OtherAccount]) -> list[Text]:
 
 def _other_account_line(other: OtherAccount) -> Text:
     count = len(other.shards)
-    what = f"{count:,} {'batch' if count == 1 else 'batches'} in flight at {other.provider}"
+    what = f"{_batches(count)} in flight at {other.provider}"
     if other.proof:
         return Text(f"{what} taken over: the key that is set sees {other.proof}", "green")
     return Text.assemble(

@@ -12,13 +12,13 @@ from llm_assets.comparison_page import rendered
 from llm_assets.judging import CONFIDENCE, SIGNIFICANT
 
 _WIDTH = 640
-_COLOURS = {"one wins": "#4c78a8", "tie": "#c8d0d8", "other wins": "#e45756"}
+_ONE, _TIE, _OTHER = "#4c78a8", "#c8d0d8", "#e45756"
 
 
 def judgement_page(
     name: str, judges: pl.DataFrame, *, documents: str, partitions: int, at: datetime, emulated: bool
 ) -> str:
-    """The page, as HTML; `judges` is what `judging.judged` says."""
+    """The page, as HTML; `judges` is what `judging.scored` says."""
     return rendered(
         "judgement.html",
         name=name,
@@ -56,18 +56,23 @@ def _told(row: dict[str, Any]) -> str:
 
 def chart(judges: pl.DataFrame) -> Any:
     """How the pairs that were judged are shared out, a bar a judge."""
+    sides = judges.select("one", "other").unique()
+    # By name where all judges compare the same two.
+    one, other = sides.row(0) if sides.height == 1 else ("one", "other")
+    colours = {f"{one} wins": _ONE, "tie": _TIE, f"{other} wins": _OTHER}
     ties = pl.col("tie_count") + pl.col("disagreed_count") + pl.col("same_count")
-    counts = judges.select("judge", pl.col("one_count").alias("one wins"), ties.alias("tie"), other_wins="other_count")
-    long = counts.rename({"other_wins": "other wins"}).unpivot(index="judge", variable_name="outcome")
-    order = long.with_columns(place=pl.col("outcome").replace_strict({name: n for n, name in enumerate(_COLOURS)}))
-    colour = alt.Color("outcome:N", title=None, sort=list(_COLOURS))
+    counts = [pl.col("one_count"), ties, pl.col("other_count")]
+    wide = judges.select("judge", *(count.alias(name) for count, name in zip(counts, colours, strict=True)))
+    long = wide.unpivot(index="judge", variable_name="outcome")
+    order = long.with_columns(place=pl.col("outcome").replace_strict({name: n for n, name in enumerate(colours)}))
+    colour = alt.Color("outcome:N", title=None, sort=list(colours))
     return (
         alt.Chart(order)
         .mark_bar()
         .encode(
             alt.X("value:Q", title="share of the pairs").stack("normalize").axis(format=".0%"),
             alt.Y("judge:N", title=None).axis(labelLimit=300),
-            colour.scale(domain=list(_COLOURS), range=list(_COLOURS.values())).legend(orient="bottom"),
+            colour.scale(domain=list(colours), range=list(colours.values())).legend(orient="bottom", labelLimit=400),
             alt.Order("place:O"),
             tooltip=["judge:N", "outcome:N", alt.Tooltip("value:Q", title="pairs")],
         )

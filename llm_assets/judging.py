@@ -68,7 +68,7 @@ def outcomes(verdicts: pl.DataFrame) -> pl.Series:
     return verdicts.select(outcome.alias("outcome"))["outcome"]
 
 
-def judged(verdicts: pl.DataFrame, sides: dict[str, tuple[str, str]]) -> pl.DataFrame:
+def scored(verdicts: pl.DataFrame, sides: dict[str, tuple[str, str]]) -> pl.DataFrame:
     """A row for each judge of `verdicts` (VERDICTS_SCHEMA), whose `sides` are what the two that it compares are called.
 
     Columns: how many documents there are with each `Outcome`; `one_share`, how many of the pairs with a winner `one`
@@ -78,7 +78,7 @@ def judged(verdicts: pl.DataFrame, sides: dict[str, tuple[str, str]]) -> pl.Data
     person said of the `labelled` pairs that it judged, with interval and Cohen's kappa; dollars for 1,000 pairs asked.
     """
     rows = [
-        {"judge": judge, "one": one, "other": other, **_judged(verdicts.filter(pl.col("judge") == judge))}
+        {"judge": judge, "one": one, "other": other, **_scores(verdicts.filter(pl.col("judge") == judge))}
         for judge, (one, other) in sides.items()
     ]
     found = pl.DataFrame(rows, infer_schema_length=None)
@@ -86,7 +86,7 @@ def judged(verdicts: pl.DataFrame, sides: dict[str, tuple[str, str]]) -> pl.Data
     return found.with_columns(pl.Series("p_adjusted", list(adjusted), dtype=pl.Float64))
 
 
-def _judged(rows: pl.DataFrame) -> dict[str, object]:
+def _scores(rows: pl.DataFrame) -> dict[str, object]:
     outcome = outcomes(rows)
     counts = {each: int((outcome == each).sum()) for each in Outcome}
     ones, others = counts[Outcome.ONE], counts[Outcome.OTHER]

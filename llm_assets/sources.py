@@ -94,9 +94,9 @@ def parts(url: str) -> tuple[str, str]:
 
 
 def _named(path: str, partition: str | None = None) -> re.Pattern[str]:
-    """The names that a path means; `key` is what stands where it says `{partition}`."""
+    """The names that a path means; `key` is what stands where it says `{partition}`: no hidden file's name."""
     before, *rest = ("[^/]*".join(map(re.escape, part.split("*"))) for part in path.split(PARTITION))
-    key = "[^/]+?" if partition is None else re.escape(partition)
+    key = r"(?!\.)[^/]+?" if partition is None else re.escape(partition)
     return re.compile(f"{before}(?P<key>{key}){'(?P=key)'.join(rest)}")
 
 

@@ -312,6 +312,11 @@ def test_a_preview_of_all_partitions_asks_nothing(
     assert max(map(len, lines)) <= 120
 
 
+def test_a_preview_with_nothing_left_says_so(here: Shell) -> None:
+    shown = here("preview", "summary_judge")  # its documents are made of answers that nobody has asked for
+    assert "summary_judge: nothing is left to send" in shown.stdout
+
+
 def test_a_preview_of_a_corpus_that_nobody_has_read_yet(here: Shell) -> None:
     found = here.json("preview", "letter_topics")["overview"]
 

@@ -1,13 +1,17 @@
 """Judges of pairs: who wins, what the order decides, what is asked at all, and the page that says so."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
 
-from llm_assets.judgement_page import judgement_page, verdict
-from llm_assets.judging import VERDICTS_SCHEMA, Outcome, judged, outcomes
+from llm_assets.components.paired import Pairs
+from llm_assets.errors import DocumentsError
+from llm_assets.judgement_page import chart, judgement_page, verdict
+from llm_assets.judging import VERDICTS_SCHEMA, Outcome, outcomes, scored
 from llm_assets.pairing import PAIR_SCHEMA, in_both_orders, paired, with_verdicts
+from llm_assets.store import Store
 
 SIDES = {"j": ("x", "y")}
 Row = tuple[str | None, str | None, str | None, str | None, str | None]
@@ -44,7 +48,7 @@ def test_a_side_wins_when_both_orders_say_so(row: Row, outcome: Outcome) -> None
 
 
 def test_wins_have_an_exact_interval_and_the_sign_test() -> None:
-    (row,) = judged(verdicts(*[WON] * 15, *[LOST] * 5, *[FIRST_TWICE] * 3), SIDES).iter_rows(named=True)
+    (row,) = scored(verdicts(*[WON] * 15, *[LOST] * 5, *[FIRST_TWICE] * 3), SIDES).iter_rows(named=True)
     assert (row["one_count"], row["other_count"], row["disagreed_count"], row["one_share"]) == (15, 5, 3, 0.75)
     # Clopper and Pearson's for 15 of 20, and twice the tail of a fair coin: both as tabulated.
     assert (row["one_low"], row["one_high"]) == (pytest.approx(0.5090, abs=1e-4), pytest.approx(0.9134, abs=1e-4))
@@ -54,7 +58,7 @@ def test_wins_have_an_exact_interval_and_the_sign_test() -> None:
 
 def test_what_has_no_verdict_counts_for_nobody_and_is_counted() -> None:
     rows = [WON, ("p", "q", None, "first", None), ("p", None, None, None, None), ("p", "p", None, None, None)]
-    (row,) = judged(verdicts(*rows), SIDES).iter_rows(named=True)
+    (row,) = scored(verdicts(*rows), SIDES).iter_rows(named=True)
     assert row["documents"] == sum(row[f"{each}_count"] for each in Outcome) == 4
     assert (row["one_share"], row["unjudged_count"], row["unanswered_count"], row["same_count"]) == (1, 1, 1, 1)
 
@@ -62,7 +66,7 @@ def test_what_has_no_verdict_counts_for_nobody_and_is_counted() -> None:
 def test_what_nobody_was_asked_makes_no_question_cheaper() -> None:
     rows = [WON, ("p", "q", None, "first", None), ("p", None, None, None, None), ("p", "p", None, None, None)]
     cost = pl.Series("cost_usd", [0.002, 0.004, 0.0, 0.0])
-    assert judged(verdicts(*rows).with_columns(cost), SIDES)["usd_per_1000"].to_list() == [pytest.approx(3)]
+    assert scored(verdicts(*rows).with_columns(cost), SIDES)["usd_per_1000"].to_list() == [pytest.approx(3)]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_what_nobody_was_asked_makes_no_question_cheaper() -> None:
     ],
 )
 def test_a_judge_that_goes_by_the_order_is_found_out(rows: list[Row], p_value: float, told: str) -> None:
-    found = judged(verdicts(*rows), SIDES)
+    found = scored(verdicts(*rows), SIDES)
     assert found["order_p_value"].to_list() == [p_value]
     assert verdict(found).endswith(told)
     assert ("whatever it is" in verdict(found)) == bool(told)
@@ -91,16 +95,16 @@ def test_agreement_with_people_counts_where_both_said_something() -> None:
         ("p", "q", None, "first", "one"),
         ("p", "p", None, None, "tie"),  # nobody was asked
     ]
-    (row,) = judged(verdicts(*rows), SIDES).iter_rows(named=True)
+    (row,) = scored(verdicts(*rows), SIDES).iter_rows(named=True)
     assert (row["labelled"], row["agreement"]) == (4, 0.75)
     assert row["kappa"] == pytest.approx(0.6364, abs=1e-4)
-    (without,) = judged(verdicts(WON), SIDES).iter_rows(named=True)
+    (without,) = scored(verdicts(WON), SIDES).iter_rows(named=True)
     assert (without["labelled"], without["agreement"], without["kappa"]) == (0, None, None)
 
 
 def test_p_values_are_adjusted_for_the_number_of_judges() -> None:
     rows = pl.concat([verdicts(*[WON] * 6), verdicts(*[WON] * 3, judge="k")])
-    found = judged(rows, SIDES | {"k": ("x", "y")})
+    found = scored(rows, SIDES | {"k": ("x", "y")})
     assert found["p_adjusted"].to_list() == pytest.approx([0.0625, 0.25])
 
 
@@ -113,7 +117,7 @@ def test_p_values_are_adjusted_for_the_number_of_judges() -> None:
     ],
 )
 def test_the_verdict_says_no_more_than_the_numbers(rows: list[Row], told: str) -> None:
-    assert verdict(judged(verdicts(*rows), SIDES)) == told
+    assert verdict(scored(verdicts(*rows), SIDES)) == told
 
 
 DOCUMENTS = pl.LazyFrame({"document_id": ["a", "b", "c", "d"], "text": ["A", "B", "C", "D"], "stars": [1, 2, 3, 4]})
@@ -142,7 +146,7 @@ def test_verdicts_find_their_pairs() -> None:
 
 
 def test_the_page_holds_everything_and_needs_no_network() -> None:
-    judges = judged(verdicts(*[(*WON[:4], "one")] * 6, FIRST_TWICE), SIDES)
+    judges = scored(verdicts(*[(*WON[:4], "one")] * 6, FIRST_TWICE), SIDES)
     at = datetime(2026, 11, 1, tzinfo=UTC)
     page = judgement_page("<b>who</b>", judges, documents="minutes", partitions=1, at=at, emulated=True)
     assert "&lt;b&gt;who" in page
@@ -150,3 +154,25 @@ def test_the_page_holds_everything_and_needs_no_network() -> None:
     assert "local emulator" in page
     assert '<script src="http' not in page
     assert "<link" not in page
+
+
+@pytest.mark.parametrize(
+    ("judges", "legend"),
+    [
+        pytest.param({"j": ("x", "y")}, ["x wins", "tie", "y wins"], id="by name"),
+        pytest.param({"j": ("x", "y"), "k": ("x", "y")}, ["x wins", "tie", "y wins"], id="of several judges"),
+        pytest.param({"j": ("x", "y"), "k": ("v", "w")}, ["one wins", "tie", "other wins"], id="of other pairs"),
+    ],
+)
+def test_the_chart_says_who_wins(judges: dict[str, tuple[str, str]], legend: list[str]) -> None:
+    found = scored(pl.concat([verdicts(WON, LOST, judge=judge) for judge in judges]), judges)
+    assert chart(found).to_dict()["encoding"]["color"]["scale"]["domain"] == legend
+
+
+def test_answers_about_other_documents_are_not_paired(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(store.documents("texts", "p"), DOCUMENTS.collect())
+    store.write(store.enriched("x", "p"), ONE.collect())
+    store.write(store.enriched("y", "p"), OTHER.collect().with_columns(pl.col("document_id") + "?"))
+    with pytest.raises(DocumentsError, match=r"3 rows of enrichments/y/enriched/p.parquet are of documents that texts does not"):
+        Pairs("pairs", "texts", "x", "y", "answer").scan(store, "p")

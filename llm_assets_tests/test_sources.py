@@ -89,6 +89,7 @@ def test_a_partition_key_is_taken_literally(objects: Objects, key: str) -> None:
         pytest.param("{partition}-*.csv", ["a-1.csv", "a-2.csv", "b-1.csv"], ["a", "b"], id="several files each"),
         pytest.param("{partition}/*.csv", ["a/1.csv", "b/1.csv", "b/2.csv"], ["a", "b"], id="a prefix each"),
         pytest.param("{partition}/{partition}.csv", ["a/a.csv", "b/c.csv"], ["a"], id="named twice"),
+        pytest.param("{partition}.csv", ["a.csv", ".a.csv", "..csv"], ["a"], id="hidden files are none"),
         pytest.param("{partition}.csv", [], [], id="nothing yet"),
     ],
 )

@@ -241,7 +241,8 @@ def _preview_all(name: str, as_json: bool) -> None:
         return
     out = new_console()
     title = f"{name}: what is left of all partitions, {_how(target.declared.mode)}"
-    out.print(console.titled(title, console.overview_table(ahead)))
+    left = ahead.unplanned.partitions + ahead.planned.partitions
+    out.print(console.titled(title, console.overview_table(ahead)) if left else f"{name}: nothing is left to send")
     out.print()
     out.print(console.facts_table(console.overview_facts(ahead)))
 

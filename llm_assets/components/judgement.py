@@ -145,8 +145,7 @@ def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Defi
 def _compared(platform: Platform, judged: Judged) -> dg.MaterializeResult[None]:
     try:
         from llm_assets.judgement_page import judgement_page, verdict
-        from llm_assets.judging import SIGNIFICANT
-        from llm_assets.judging import judged as counted
+        from llm_assets.judging import SIGNIFICANT, scored
     except ImportError as error:
         raise LLMAssetsError(
             f"judging needs {error.name}, which is not installed; pip install 'llm-assets[evaluation]'"
@@ -161,7 +160,7 @@ def _compared(platform: Platform, judged: Judged) -> dg.MaterializeResult[None]:
         )
     verdicts = pl.concat(tables)
     sides = {title: (judge.pairs.one, judge.pairs.other) for title, judge in judged.judges.items()}
-    judges = counted(verdicts, sides)
+    judges = scored(verdicts, sides)
     shards = [shard for name in names for shard in shards_of(platform, name)]
     page = judgement_page(
         judged.name,
