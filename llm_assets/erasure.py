@@ -191,14 +191,20 @@ class _Wanted:
 def _wanted(platform: Platform, ids: Collection[str], lineage: Lineage, documents: str | None) -> list[_Wanted]:
     """What the ids are of, then the documents that were put together from it, each before what is made of it."""
     contents = list(platform.store.contents())
+    grouped = [
+        (kept, name, made.group_by)
+        for name, made in lineage.made.items()
+        for kept in contents
+        if made.group_by and _is_upstream(kept, made)
+    ]
     found = [_Wanted(frozenset(ids), lineage.family(documents) if documents else None)]
-    for wanted in found:  # which grows
-        for name, made in lineage.made.items():
-            for kept in contents if made.group_by else ():
-                if _is_upstream(kept, made) and wanted.covers(kept, lineage):
-                    groups = _groups(platform, kept, wanted.rows(kept, lineage), str(made.group_by))
-                    more = _Wanted(groups, lineage.family(name), kept.partition)
-                    found += [more] if groups and more not in found else []
+    for wanted in found:  # which grows: what was put together may itself be put into others
+        for kept, name, group_by in grouped:
+            if wanted.covers(kept, lineage):
+                groups = _groups(platform, kept, wanted.rows(kept, lineage), group_by)
+                more = _Wanted(groups, lineage.family(name), kept.partition)
+                if groups and more not in found:
+                    found.append(more)
     return found
 
 

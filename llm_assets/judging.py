@@ -18,7 +18,7 @@ from llm_assets.evaluation import CONFIDENCE, SIGNIFICANT
 from llm_assets.pairing import FIRST, SECOND
 from llm_assets.records import DOCUMENT_ID
 
-__all__ = ["CONFIDENCE", "SIGNIFICANT", "VERDICTS_SCHEMA", "Outcome", "judged", "outcomes"]
+__all__ = ["CONFIDENCE", "SIGNIFICANT", "VERDICTS_SCHEMA", "Outcome", "outcomes", "scored"]
 
 
 class Outcome(StrEnum):

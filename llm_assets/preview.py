@@ -133,7 +133,7 @@ def unsent(
     """
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
     renderer = Renderer(enrichment, dialect, dialect.limits.bytes, amendments)
-    around = _around(dialect)
+    line = _line_bytes(dialect)
     documents = failed = settled = reused = 0
     lengths, room = [pl.Series(dtype=pl.Int64)], [pl.Series(dtype=pl.Int64)]
     seen = FingerprintSet()
@@ -146,7 +146,7 @@ def unsent(
         is_known = elsewhere.known(fingerprints)
         settled += int((is_new & is_settled).sum())
         reused += int((is_new & ~is_settled & is_known).sum())
-        sizes = pl.Series([len(body) + around for body in rendered.bodies.values()], dtype=pl.Int64)
+        sizes = pl.Series([len(body) + line for body in rendered.bodies.values()], dtype=pl.Int64)
         is_sent = is_new & ~is_settled & ~is_known
         lengths.append(sizes.filter(is_sent))
         room.append(rooms(enrichment, list(rendered.bodies), amendments).filter(is_sent))
@@ -182,7 +182,7 @@ def _learned(
     return with_counted(estimate, sample([(length, read, 0) for length, read in counted])) if counted else estimate
 
 
-def _around(dialect: Dialect) -> int:
+def _line_bytes(dialect: Dialect) -> int:
     """How many bytes a line adds to its body."""
     return len(dialect.line("-" * _CUSTOM_ID_LENGTH, b"")) + len(dialect.shard_format.separator)
 
@@ -198,12 +198,9 @@ def count_some(platform: Platform, enrichment: Enrichment, partition: str) -> li
     every = platform.store.scan(path).select(pl.len()).collect().item() // _COUNTED + 1
     some = platform.store.scan(path).gather_every(every).collect()
     bodies = Renderer(enrichment, dialect, dialect.limits.bytes).render(some).bodies.values()
+    lengths = [len(body) + _line_bytes(dialect) for body in bodies]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return list(
-            zip(
-                (len(body) + _around(dialect) for body in bodies), threads.map(client.count_tokens, bodies), strict=True
-            )
-        )
+        return list(zip(lengths, threads.map(client.count_tokens, bodies), strict=True))
 
 
 def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: int) -> list[Answered]:
@@ -217,7 +214,7 @@ def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: 
             result = judge(dialect.result(client.ask(body)), enrichment.output)
         except RequestRejected as error:
             result = Result("", reason=Reason.INVALID_REQUEST, provider_type=error.code, message=str(error))
-        return _answered(platform, enrichment, document_id, text, result, len(body) + _around(dialect))
+        return _answered(platform, enrichment, document_id, text, result, len(body) + _line_bytes(dialect))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(threads.map(answer, _first(platform, enrichment, partition, count)))

@@ -174,5 +174,7 @@ def test_answers_about_other_documents_are_not_paired(tmp_path: Path) -> None:
     store.write(store.documents("texts", "p"), DOCUMENTS.collect())
     store.write(store.enriched("x", "p"), ONE.collect())
     store.write(store.enriched("y", "p"), OTHER.collect().with_columns(pl.col("document_id") + "?"))
-    with pytest.raises(DocumentsError, match=r"3 rows of enrichments/y/enriched/p.parquet are of documents that texts does not"):
+    with pytest.raises(
+        DocumentsError, match=r"3 rows of enrichments/y/enriched/p.parquet are of documents that texts does not"
+    ):
         Pairs("pairs", "texts", "x", "y", "answer").scan(store, "p")

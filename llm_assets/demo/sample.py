@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import polars as pl
 
 from llm_assets.demo.kinds import Kind
@@ -105,7 +104,7 @@ def _collected(platform: Platform) -> pl.DataFrame:
 
 
 def _answers(platform: Platform, kind: Kind, enrichment: str) -> pl.DataFrame:
-    """document_id, label, answer; what is no text as JSON."""
+    """document_id, label, answer; what is no text as a person would write it."""
     store = platform.store
     tables = pl.concat(
         [
@@ -120,9 +119,15 @@ def _answers(platform: Platform, kind: Kind, enrichment: str) -> pl.DataFrame:
 
 
 def _told(value: object) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], float):
-        return f"[{value[0]:.3f}, {value[1]:.3f}, … {len(value)} numbers]"
-    return orjson.dumps(value, default=str).decode()
+    match value:
+        case [float(), *_]:
+            return f"[{value[0]:.3f}, {value[1]:.3f}, … {len(value)} numbers]"
+        case list():
+            return "\n".join(map(_told, value))
+        case dict():
+            return " · ".join(_told(inner) for inner in value.values() if inner is not None)
+        case _:
+            return str(value)
 
 
 def _documents(platform: Platform, kind: Kind) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -81,6 +82,29 @@ class Room:
             self._now = min(self._most, self._now + 1 / self._now)
         elif self._of_this_crowd <= 0:
             self._of_this_crowd, self._now = self.at_once, max(1.0, self._now / 2)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What came of a shard's requests so far."""
+
+    unanswered: list[tuple[str, ProviderError]] = field(default_factory=list)  # of which nothing can be billed
+    may_be_billed: bool = False  # whether any other may be
+    failed_in_a_row: int = 0
+    stopped: ProviderError | None = None  # why no more are asked
+
+    def count(self, name: str, found: bytes | ProviderError) -> None:
+        """One that came back."""
+        if isinstance(found, bytes):
+            self.may_be_billed, self.failed_in_a_row = True, 0
+            return
+        if isinstance(found, OutcomeUnknown):
+            self.may_be_billed = True
+        else:
+            self.unanswered.append((name, found))
+        self.failed_in_a_row += 1
+        if isinstance(found, SystemicError) or self.failed_in_a_row >= _FAILURES_MAX:
+            self.stopped = found
 
 
 class RealtimeClient:
@@ -179,40 +203,38 @@ class RealtimeClient:
 
     def _lines(self, requests: Iterator[tuple[str, bytes]]) -> Iterator[bytes]:
         """A result line for each request, as they come; see `create`."""
-        unanswered: list[tuple[str, ProviderError]] = []
-        some, in_a_row = False, 0
-        stopped: ProviderError | None = None
+        tally = _Tally()
+        for name, found in self._replies(requests, tally):
+            tally.count(name, found)
+            if isinstance(found, bytes):
+                yield found
+            elif isinstance(found, OutcomeUnknown):
+                yield self._dialect.error_line(name, REPLY_LOST, str(found))
+        if tally.unanswered and not tally.may_be_billed:
+            raise tally.stopped or tally.unanswered[-1][1]
+        for name, error in tally.unanswered:
+            yield self._dialect.error_line(name, error.code, str(error))
+        if tally.stopped is not None:
+            code = tally.stopped.code if isinstance(tally.stopped, SystemicError) else NOT_ASKED
+            for name, _ in requests:
+                yield self._dialect.error_line(name, code, str(tally.stopped))
+
+    def _replies(
+        self, requests: Iterator[tuple[str, bytes]], tally: _Tally
+    ) -> Iterator[tuple[str, bytes | ProviderError]]:
+        """What came of each request, as they come; no more are asked once the tally says to stop."""
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as threads:
             waiting: set[Future[tuple[str, bytes | ProviderError, bool]]] = set()
             while True:
-                if stopped is None:
+                if tally.stopped is None:
                     for name, body in islice(requests, max(0, self.room.at_once - len(waiting))):
                         waiting.add(threads.submit(self._asked, name, body))
                 if not waiting:
-                    break
+                    return
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for name, found, again in sorted((future.result() for future in done), key=lambda each: each[0]):
                     self.room.answered(again=again)
-                    if isinstance(found, bytes):
-                        some, in_a_row = True, 0
-                        yield found
-                        continue
-                    if isinstance(found, OutcomeUnknown):
-                        some = True
-                        yield self._dialect.error_line(name, REPLY_LOST, str(found))
-                    else:
-                        unanswered.append((name, found))
-                    in_a_row += 1
-                    if isinstance(found, SystemicError) or in_a_row >= _FAILURES_MAX:
-                        stopped = found
-        if unanswered and not some:
-            raise stopped or unanswered[-1][1]
-        for name, error in unanswered:
-            yield self._dialect.error_line(name, error.code, str(error))
-        if stopped is not None:
-            code = stopped.code if isinstance(stopped, SystemicError) else NOT_ASKED
-            for name, _ in requests:
-                yield self._dialect.error_line(name, code, str(stopped))
+                    yield name, found
 
     def _asked(self, name: str, body: bytes) -> tuple[str, bytes | ProviderError, bool]:
         """A result line, or why there is none now; and whether the provider had to be asked again."""
