@@ -21,7 +21,7 @@ import dagster as dg
 from bench.platform_run import credentials
 from bench.task import enrichment
 from llm_assets.components.completion import completion_sensor
-from llm_assets.components.enrichment import enrichment_definitions
+from llm_assets.components.enrichment_assets import enrichment_definitions
 from llm_assets.components.resources import PlatformResource
 from llm_assets.documents import DocumentSource
 from llm_assets.records import ShardState

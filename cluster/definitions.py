@@ -9,7 +9,7 @@ import dagster as dg
 
 from llm_assets.components.completion import completion_sensor
 from llm_assets.components.documents import documents_asset
-from llm_assets.components.enrichment import asset_key, enrichment_definitions
+from llm_assets.components.enrichment_assets import asset_key, enrichment_definitions
 from llm_assets.components.resources import PlatformResource, s3_resource
 from llm_assets.documents import DocumentSource
 from llm_assets.records import ShardLimits

@@ -13,7 +13,7 @@ from dagster._core.execution.backfill import BulkActionStatus
 
 from cluster.definitions import ENRICHMENTS, PROVIDERS
 from cluster.launcher import HOST_TAG
-from llm_assets.components.enrichment import asset_key
+from llm_assets.components.enrichment_assets import asset_key
 
 _WAITING = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

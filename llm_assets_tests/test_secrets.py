@@ -19,7 +19,7 @@ import pytest
 
 from llm_assets.components.completion import completion_sensor
 from llm_assets.components.documents import documents_asset, documents_key
-from llm_assets.components.enrichment import asset_key, enrichment_definitions
+from llm_assets.components.enrichment_assets import asset_key, enrichment_definitions
 from llm_assets.components.resources import PlatformResource
 from llm_assets.documents import DocumentSource
 from llm_assets.emulator.faults import MENU, Scope

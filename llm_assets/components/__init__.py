@@ -4,7 +4,8 @@ from llm_assets.components.alerts import Alerts
 from llm_assets.components.completion import BatchCompletion
 from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.documents import Documents
-from llm_assets.components.enrichment import Enrichment, enrichment_definitions
+from llm_assets.components.enrichment import Enrichment
+from llm_assets.components.enrichment_assets import enrichment_definitions
 from llm_assets.components.evaluation import Evaluation
 from llm_assets.components.judgement import Judgement
 from llm_assets.components.paired import PairedAnswers

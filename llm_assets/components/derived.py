@@ -16,7 +16,8 @@ from llm_assets.components.documents import (
     documents_key,
     find_documents,
 )
-from llm_assets.components.enrichment import asset_key, find_enrichment
+from llm_assets.components.enrichment import find_enrichment
+from llm_assets.components.enrichment_assets import asset_key
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.derived import ITEM, MISSING, PARENT, PART, PARTS, Derivation, with_texts

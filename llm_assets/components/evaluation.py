@@ -11,7 +11,8 @@ from llm_assets.components.about import DOCUMENTS_TAG, About
 from llm_assets.components.automation import following_all
 from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
-from llm_assets.components.enrichment import Enrichment, asset_key
+from llm_assets.components.enrichment import Enrichment
+from llm_assets.components.enrichment_assets import asset_key
 from llm_assets.components.metadata import Metadata, emulator_mark, is_emulated
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError, LLMAssetsError

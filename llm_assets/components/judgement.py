@@ -11,7 +11,8 @@ from llm_assets.components.about import About
 from llm_assets.components.automation import following_all
 from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
-from llm_assets.components.enrichment import asset_key, find_enrichment
+from llm_assets.components.enrichment import find_enrichment
+from llm_assets.components.enrichment_assets import asset_key
 from llm_assets.components.evaluation import COMPARED, EVALUATION_TAG, emulated_by, published_by_all, shards_of
 from llm_assets.components.metadata import Metadata, emulator_mark
 from llm_assets.components.paired import PairedAnswers, Pairs
