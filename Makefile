@@ -22,7 +22,7 @@ dev: $(ENVIRONMENT) $(MODEL) ## The demo, which then stays: the Dagster UI in a 
 	$(BIN)/llm-assets demo --stay $(if $(KIND),--kind $(KIND))
 
 test: $(ENVIRONMENT) $(MODEL) ## All tests; those of the project itself run what `check` runs
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(ENVIRONMENT) ## Speed and memory beside a script, other tools and the limit; BENCH_DOCUMENTS=… for more
 	$(BIN)/python -m bench
