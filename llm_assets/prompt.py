@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,8 @@ FUEL = 100_000
 
 _MARKER = re.compile(r"(system|user|assistant):[ \t]*")
 _NEAR_MARKER = re.compile(r"\s*#*\s*(system|user|assistant)\s*:\s*", re.IGNORECASE)
+_VARIABLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
+_MARKUP = re.compile(r"\{[{%#]|\{\Z")
 _FORBIDDEN = re.compile(r"\{%[-+]?\s*(include|import|from|extends|block|do)\b")
 # Kinds that are wrong whatever the values are, so that a trial with made-up values finds them.
 _TEMPLATE_FAULTS = {"UnknownFilter", "UnknownTest", "UnknownFunction", "UnknownBlock", "TemplateNotFound"}
@@ -38,13 +40,17 @@ class PromptFailed(LLMAssetsError):
 
 @dataclass(frozen=True)
 class _Turn:
-    """One turn: its template's name in the environments, or its text where it is the same for all rows."""
+    """One turn: its template's name in the environments, or its text where it is the same for all rows.
+
+    `pattern` says the same of texts as a template that does nothing but print them, in a tenth of its time.
+    """
 
     role: str
     number: int
     line: int  # of the file, where its template begins
     variables: frozenset[str]
     constant: Message | None = None
+    pattern: str | None = None
 
     @cached_property
     def name(self) -> str:
@@ -84,12 +90,21 @@ class Prompt:
     def texts(self, row: Mapping[str, object]) -> list[str]:
         """The texts of those turns that differ from document to document. Raises PromptFailed as `render` does."""
         try:
-            values = {name: _value(row[name]) for name in self.variables}
+            values = {name: row[name] for name in self.variables}
         except KeyError:
             missing = ", ".join(sorted(self.variables - row.keys()))
             raise PromptFailed(f"the row has no column {missing}") from None
+        all_text = all(type(value) is str for value in values.values())
+        if not all_text:
+            values = {name: _value(value) for name, value in values.items()}
         environment = self._wary if None in values.values() else self._plain
-        return [_rendered(turn, environment, values) for turn in self.turns if turn.constant is None]
+        return [
+            _rendered(turn, environment, values)
+            if turn.pattern is None or not all_text
+            else _not_blank(turn, turn.pattern % values)
+            for turn in self.turns
+            if turn.constant is None
+        ]
 
     def messages(self, texts: Sequence[str]) -> tuple[Message, ...]:
         """All turns, with these texts for those that differ from document to document."""
@@ -175,12 +190,22 @@ def _compiled(turn: _Turn, template: str, environments: tuple[Environment, ...],
     turn = _Turn(turn.role, turn.number, turn.line, variables)
     _try(turn, environments[0], source)
     if variables:
-        return turn
+        return replace(turn, pattern=_pattern(template, variables))
     try:
         constant = Message(turn.role, _rendered(turn, environments[1], {}))
     except PromptFailed as error:
         raise DeclarationError(source, str(error)) from None
-    return _Turn(turn.role, turn.number, turn.line, variables, constant)
+    return replace(turn, constant=constant)
+
+
+def _pattern(template: str, variables: frozenset[str]) -> str | None:
+    """The format for a template that prints variables and does nothing else; None for any other."""
+    literals = _VARIABLE.split(template)
+    names, literals = literals[1::2], literals[::2]
+    if set(names) != variables or any(_MARKUP.search(part) for part in literals):
+        return None
+    first, *others = (part.replace("%", "%%") for part in literals)
+    return first + "".join(f"%({name})s{part}" for name, part in zip(names, others, strict=True))
 
 
 def _check_template(turn: _Turn, template: str, source: str) -> None:
@@ -235,6 +260,10 @@ def _rendered(turn: _Turn, environment: Environment, values: Mapping[str, object
         ) from None
     except Exception as error:
         raise PromptFailed(f"{turn.name}: {type(error).__name__}") from None
+    return _not_blank(turn, text)
+
+
+def _not_blank(turn: _Turn, text: str) -> str:
     if not text or text.isspace():
         raise PromptFailed(f"{turn.name} renders to nothing")
     return text

@@ -193,3 +193,31 @@ def test_a_document_comes_through_unchanged(text: str) -> None:
     assert messages == prompt.render({"text": text, "title": "T"})
     if text.strip():
         assert prompt.render({"text": text, "title": None})[-1].text == f"\n{text}"
+
+
+_PIECES = [
+    "{{ a }}",
+    "{{b}}",
+    "{{\n a\t}}",
+    "{",
+    "}",
+    "{{",
+    "}}",
+    "%",
+    "%s",
+    "%(a)s",
+    "{%",
+    "{#",
+    "{{ a -}}",
+    "{{ a|upper }}",
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES) | st.text("x \n\r", max_size=3)).map("".join))
+def test_texts_are_filled_in_as_the_template_says(template: str) -> None:
+    """Templates that do nothing but print take a short cut, which a value that is no text does not."""
+    try:
+        prompt = Prompt.parse(template, "prompt.md")
+    except DeclarationError:
+        return
+    assert prompt.render({"a": "7", "b": "8"}) == prompt.render({"a": 7, "b": 8})
