@@ -40,7 +40,6 @@ def test_the_readme_shows_the_two_commands_and_how_to_run_a_partition() -> None:
         "failed",
         "reconcile",
         "reconcile",
-        "forget",
     ]
 
 
