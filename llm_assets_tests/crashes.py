@@ -35,7 +35,18 @@ from llm_assets_tests.platforms import finish, labels, submit
 
 # Children begin with everything imported and nothing used: they start in milliseconds.
 PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__, "anthropic", "openai"])
+_LOADED_LATE = (
+    "anthropic",
+    "openai.resources",
+    "httpcore2",
+    "h11",
+    "truststore",
+    "encodings.idna",
+    "genai_prices.data",
+)
+_CLIENTS = ("llm_assets.providers.anthropic_client", "llm_assets.providers.openai_client")
+_DATABASES = ("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg")
+PROCESSES.set_forkserver_preload([__name__, *_LOADED_LATE, *_CLIENTS, *_DATABASES])
 # `start` reaps the children of all threads: two threads that ask one child how it ended can both be told nothing.
 _CHILDREN = Lock()
 

@@ -123,6 +123,12 @@ NAMED = {
 }
 
 
+# To the ledger all providers are alike, so of Postgres the one with more boundaries will do.
+@pytest.mark.parametrize(
+    ("database", "benches"),
+    [("sqlite", "anthropic"), ("sqlite", "openai"), ("postgres", "openai")],
+    indirect=True,
+)
 def test_killed_at_every_boundary_nothing_is_lost_and_nothing_is_billed_twice(benches: list[Bench]) -> None:
     whole = benches[0].life()
     assert benches[0].dies_of(whole) == 0

@@ -94,6 +94,7 @@ def test_the_demo_publishes_everything_and_exits_0(
         assert found["input_tokens"] > 0
         assert 0 <= found["accuracy"] <= 1
     assert {example["label"] for example in report["examples"]} == {"positive", "negative", "neutral"}
+    assert "failed; look for it" not in done.stderr  # no run did
 
 
 def test_the_live_table_ends_with_its_line_where_there_is_no_terminal(

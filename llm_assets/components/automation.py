@@ -1,5 +1,8 @@
 """What materializes by itself: assets that follow others, partition by partition, and the sensor that sees to it."""
 
+from collections.abc import Iterable
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import dagster as dg
@@ -17,10 +20,12 @@ def following() -> dg.AutomationCondition[Any]:
     return (updated & ready & ~dg.AutomationCondition.in_progress()).with_label("following")
 
 
-def following_all() -> dg.AutomationCondition[Any]:
-    """Materialized when any partition of what it is made of was, and none of them is under way."""
+def following_all(tables: Iterable[dg.AssetKey]) -> dg.AutomationCondition[Any]:
+    """Materialized when a partition of what it is made of was, each of these tables has one, and none is under way."""
+    there = (dg.AutomationCondition.asset_matches(table, ~dg.AutomationCondition.missing()) for table in tables)
     idle = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()
-    return (dg.AutomationCondition.any_deps_updated().since_last_handled() & idle).with_label("following all")
+    updated = dg.AutomationCondition.any_deps_updated().since_last_handled()
+    return reduce(and_, there, updated & idle).with_label("following all")
 
 
 def following_sensor(every_seconds: int) -> dg.AutomationConditionSensorDefinition:

@@ -100,7 +100,7 @@ def evaluation_definitions(compared: Compared, about: About | None = None) -> dg
     @dg.asset(
         key=key,
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
-        automation_condition=following_all(),
+        automation_condition=following_all(tables),
         description=about.text(
             f"How often {', '.join(compared.cells)} say what a person says.",
             f"Of the documents of `documents/{compared.documents}` that have a `{compared.label}`: how often `"

@@ -122,7 +122,7 @@ def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Defi
     @dg.asset(
         key=dg.AssetKey([judged.name, "comparison"]),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
-        automation_condition=following_all(),
+        automation_condition=following_all(tables),
         description=about.text(
             f"Which of {', '.join(sorted(sides))} is preferred by {', '.join(judged.judges)}.",
             "Each pair is judged in both orders; preferred twice is a win. The page says who wins, what is more than "
