@@ -65,7 +65,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGKILL):
             if end_group(self.process.pid, number, patience_s):
                 break
-        self.process.poll()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience_s)
         assert self.process.stdin is not None
         self.process.stdin.close()  # last of all: the guard takes it for our death
 
