@@ -1,7 +1,8 @@
 """Which batches have ended? Asked by page or one by one, whichever takes fewer calls, within a budget of calls.
 
-What was learned goes into the ledger at once. A poll that runs out of calls goes on where it stopped when it is
-given another `start`.
+A fifth of the calls is for the newest pages of a list, a fifth for asking one by one, and the others for pages further
+back that begin where batches of ours are. What was learned goes into the ledger at once, with when it was: where a poll
+ran out of calls, the next one begins.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import sample
 
-from llm_assets.errors import IllegalTransition, NotThere, ProviderError
+from llm_assets.errors import IllegalTransition, NotThere, ProviderError, RequestRejected
 from llm_assets.platform import Platform
 from llm_assets.providers import Client
-from llm_assets.records import Batch, BatchState, Mode, Shard, ShardState
+from llm_assets.records import Batch, BatchPage, BatchState, Mode, Shard, ShardState
 from llm_assets.trail import of_shard, span, tell
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
-# The share of the calls that is left for asking one by one: a fifth.
-_KEPT_FOR_SINGLES = 5
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 # How far back a list is read beyond the oldest batch in question: clocks differ.
 _LIST_MARGIN = timedelta(minutes=15)
 # A cancellation that shows no effect is asked for again.
@@ -95,6 +96,10 @@ class _Budget:
     calls_max: int
     deadline: datetime | None
 
+    def share(self, fifths: int) -> int:
+        """So many fifths of the calls, one at least."""
+        return max(1, self.calls_max * fifths // 5)
+
     def calls_left(self, report: Poll) -> int:
         if self.deadline is not None and self.platform.clock() >= self.deadline:
             return 0
@@ -104,12 +109,14 @@ class _Budget:
 def _poll_account(platform: Platform, client: Client, group: list[Shard], report: Poll, budget: _Budget) -> None:
     left = {shard.batch_id: shard for shard in group if shard.batch_id}
     if len(left) > _SINGLES_MAX:
-        for batch in _listed(client, group, report, budget):
-            if shard := left.pop(batch.batch_id, None):
-                _record(platform, client, shard, batch, report, budget)
+        begins_anywhere = platform.dialect_of(group[0]).lists_after_any
+        for page in _from_the_top(client, group, report, budget, budget.share(4 if begins_anywhere else 1)):
+            _record_listed(platform, client, page, left, report, budget)
             if not left:
                 return
-        # Those beyond the pages that could be read, in any order: with a fixed one, some might be left out for ever.
+        if begins_anywhere:
+            _poll_further_back(platform, client, group, left, report, budget)
+        # Those that no page had, in any order: with a fixed one, some might be left out for ever.
         left = dict(sample(list(left.items()), len(left)))
     for shard in left.values():
         if budget.calls_left(report) <= 0:
@@ -118,22 +125,70 @@ def _poll_account(platform: Platform, client: Client, group: list[Shard], report
         _ask(platform, client, shard, report, budget)
 
 
-def _listed(client: Client, group: Sequence[Shard], report: Poll, budget: _Budget) -> Iterator[Batch]:
-    """The account's batches page by page, as long as that takes fewer calls than asking one by one.
-
-    Some calls are left for batches that are further back than all others could reach.
+def _from_the_top(
+    client: Client, group: Sequence[Shard], report: Poll, budget: _Budget, kept: int
+) -> Iterator[BatchPage]:
+    """The account's batches page by page, as long as that takes fewer calls than asking one by one and leaves as many
+    calls as are to be `kept` for what is further back.
     """
     oldest = min(shard.submitted_at for shard in group if shard.submitted_at) - _LIST_MARGIN
     cursor = None
     for _ in range(len(group)):
-        if budget.calls_left(report) <= max(1, budget.calls_max // _KEPT_FOR_SINGLES):
+        if budget.calls_left(report) <= kept:
             return
         report.calls += 1
         page = client.batches(cursor)
-        yield from page.batches
+        yield page
         cursor = page.cursor
         if cursor is None or page.batches[-1].created_at < oldest:
             return
+
+
+def _poll_further_back(
+    platform: Platform,
+    client: Client,
+    group: Sequence[Shard],
+    left: dict[str, Shard],
+    report: Poll,
+    budget: _Budget,
+) -> None:
+    """Pages that begin where batches of ours are, as long as they have several; those come first that nothing was said
+    of for the longest time.
+    """
+    newest_first = sorted(group, key=_submitted, reverse=True)
+    newer = {shard.key: other.batch_id for other, shard in pairwise(newest_first)}
+    poor = 0
+    for shard in sorted(newest_first, key=_asked):
+        if shard.batch_id not in left or shard.key not in newer:
+            continue
+        if poor > 1 or budget.calls_left(report) <= budget.share(1):
+            return
+        report.calls += 1
+        try:
+            page = client.batches(newer[shard.key])
+        except (NotThere, RequestRejected):  # of the batch before it nothing is known
+            poor += 1
+            continue
+        found = _record_listed(platform, client, page, left, report, budget)
+        poor = 0 if found > 1 else poor + 1
+
+
+def _submitted(shard: Shard) -> datetime:
+    return shard.submitted_at or _LONG_AGO
+
+
+def _asked(shard: Shard) -> datetime:
+    return shard.asked_at or _LONG_AGO
+
+
+def _record_listed(
+    platform: Platform, client: Client, page: BatchPage, left: dict[str, Shard], report: Poll, budget: _Budget
+) -> int:
+    """Record what a page says of the batches that are left, and take them out. Returns how many these were."""
+    found = [batch for batch in page.batches if batch.batch_id in left]
+    for batch in found:
+        _record(platform, client, left.pop(batch.batch_id), batch, report, budget)
+    return len(found)
 
 
 def _ask(platform: Platform, client: Client, shard: Shard, report: Poll, budget: _Budget) -> None:

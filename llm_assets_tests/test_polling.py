@@ -8,7 +8,7 @@ import pytest
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.providers.openai import OpenAIDialect
-from llm_assets.records import ShardLimits, ShardState
+from llm_assets.records import Shard, ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, Time, labels, local, submit, write_documents
 
@@ -35,16 +35,41 @@ def test_what_one_poll_had_no_calls_left_for_is_asked_by_the_next(platform: Plat
     assert submitted(platform) == 0
 
 
-def test_batches_beyond_all_pages_of_the_list_are_not_left_out(platform: Platform) -> None:
+@pytest.fixture
+def far_back(platform: Platform) -> Platform:
+    """Five batches of ours, and two pages of others that are newer."""
     write_documents(platform, [f"Another {number}" for number in range(4)], "2026-11-02")
     submit(platform, ENRICHMENT, "2026-11-02")
     ours = platform.ledger.active_shards()
     client, file = platform.client("openai", None), local(platform.store, platform.request_file(ours[0]))
     for number in range(2 * OpenAIDialect.list_page_size):
         client.create(file, staged=ours[0].staged_id, stamp=f"another {number}")
-    for _ in ours:
-        assert poll(platform, platform.ledger.active_shards(), calls_max=2).calls <= 2
-    assert not any(shard.state is ShardState.SUBMITTED for shard in platform.ledger.active_shards())
+    return platform
+
+
+def in_flight(platform: Platform) -> list[Shard]:
+    return [shard for shard in platform.ledger.active_shards() if shard.state is ShardState.SUBMITTED]
+
+
+def test_batches_beyond_all_pages_of_the_list_are_not_left_out(far_back: Platform) -> None:
+    for _ in in_flight(far_back):
+        assert poll(far_back, far_back.ledger.active_shards(), calls_max=2).calls <= 2
+    assert not in_flight(far_back)
+
+
+def test_pages_begin_where_batches_of_ours_are(far_back: Platform) -> None:
+    told = poll(far_back, far_back.ledger.active_shards(), calls_max=3)
+    assert (told.calls, told.asked) == (3, 5)
+    assert not in_flight(far_back)
+
+
+def test_a_batch_that_the_provider_does_not_know_keeps_nobody_from_being_asked_about(far_back: Platform) -> None:
+    newest, *others = sorted(in_flight(far_back), key=lambda shard: str(shard.submitted_at), reverse=True)
+    shards = [replace(newest, batch_id="batch_of_nobody"), *others]
+    for _ in range(6):
+        assert poll(far_back, shards, calls_max=3).calls <= 3
+        shards = [shards[0], *(shard for shard in in_flight(far_back) if shard.key != newest.key)]
+    assert [shard.key for shard in in_flight(far_back)] == [newest.key]
 
 
 def test_no_call_begins_past_the_deadline(platform: Platform, time: Time) -> None:

@@ -37,6 +37,7 @@ class Dialect(Protocol):
     embeds: bool  # whether its answers are vectors
     tiers: tuple[str, ...]  # what is answered at once at the price of a batch, when it is asked for
     carries_stamp: bool  # whether a batch gives back the submission key it was created with
+    lists_after_any: bool  # whether a page of a list can begin after any batch: its cursor is a batch's id
 
     def schema_problems(self, schema: dict[str, Any]) -> list[str]:
         """Why this provider cannot enforce this JSON schema; empty when it can."""

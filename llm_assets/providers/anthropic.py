@@ -44,6 +44,7 @@ class AnthropicDialect:
     embeds = False
     tiers: tuple[str, ...] = ()
     carries_stamp = False
+    lists_after_any = True
 
     def __init__(self) -> None:
         self._constant = PerTask(_constant)

@@ -41,6 +41,7 @@ class MistralDialect:
     embeds = False
     tiers: tuple[str, ...] = ()
     carries_stamp = True
+    lists_after_any = False
 
     def __init__(self) -> None:
         self._constant = PerTask(_constant)

@@ -54,6 +54,7 @@ class OpenAIDialect:
     shard_format = ShardFormat(header=b"", separator=b"\n", footer=b"\n", suffix=".jsonl")
     list_page_size = 100
     carries_stamp = True
+    lists_after_any = True
 
     def __init__(self, endpoint: str = RESPONSES) -> None:
         self.endpoint = endpoint
