@@ -33,6 +33,7 @@ from llm_assets_tests.emulator_process import Emulator
 PARTITIONS, SHARDS_A_PARTITION, ENDED = 200, 5, 20_000
 _IN_FLIGHT = PARTITIONS * SHARDS_A_PARTITION
 _SPREAD = timedelta(hours=20)
+_DIGITS = 6  # with which the ids of copies end: their number, the oldest first
 _SECONDS_MAX = 300
 
 
@@ -105,7 +106,7 @@ def _copy_batches(state: Path, ended_id: str, held_id: str, ended: int, held: in
             is_held = number * held // total != (number + 1) * held // total
             model = models[is_held]
             row = {name: value for name, value in model.items() if name != "seq"}
-            row |= {"id": f"{model['id']}{number:06}", "folded_accepted": 1, "folded_billed": 1}
+            row |= {"id": f"{model['id']}{number:0{_DIGITS}}", "folded_accepted": 1, "folded_billed": 1}
             row["created_at"] = begun + _SPREAD.total_seconds() * number / total
             names, marks = ", ".join(row), ", ".join("?" * len(row))
             database.execute(f"INSERT INTO batches ({names}) VALUES ({marks})", list(row.values()))  # noqa: S608
@@ -118,9 +119,10 @@ def _copy_batches(state: Path, ended_id: str, held_id: str, ended: int, held: in
 
 def _fill_ledger(root: Path, provider: str, account: str, ids: tuple[list[str], list[str]], partitions: int) -> None:
     engine = sa.create_engine(f"sqlite:///{root / 'ledger.db'}")
-    in_flight = list(_partitions(provider, account, ids[True], ShardState.SUBMITTED, partitions, "now"))
+    total = sum(map(len, ids))
+    in_flight = list(_partitions(provider, account, ids[True], ShardState.SUBMITTED, partitions, "now", total))
     earlier = max(1, len(ids[False]) // SHARDS_A_PARTITION)
-    done = list(_partitions(provider, account, ids[False], ShardState.COLLECTED, earlier, "earlier"))
+    done = list(_partitions(provider, account, ids[False], ShardState.COLLECTED, earlier, "earlier", total))
     with engine.begin() as connection:
         for plan, shards in (*in_flight, *done):
             connection.execute(sa.insert(tables.plans), [asdict(plan)])
@@ -129,9 +131,9 @@ def _fill_ledger(root: Path, provider: str, account: str, ids: tuple[list[str], 
 
 
 def _partitions(
-    provider: str, account: str, ids: list[str], state: ShardState, partitions: int, name: str
+    provider: str, account: str, ids: list[str], state: ShardState, partitions: int, name: str, total: int
 ) -> Iterator[tuple[Plan, list[Shard]]]:
-    """Plans with their shards, the batches dealt out in turn."""
+    """Plans with their shards, the batches dealt out in turn, each submitted when the provider says: of `total`."""
     now = datetime.now(UTC)
     done = now if state is ShardState.COLLECTED else None
     common: dict[str, Any] = {"enrichment": enrichment(provider).name, "provider": provider, "account": account}
@@ -161,7 +163,7 @@ def _partitions(
                 path=f"{partition}/{batch_id}",
                 state=state,
                 batch_id=batch_id,
-                submitted_at=now - _SPREAD,
+                submitted_at=now - _SPREAD * (1 - int(batch_id[-_DIGITS:]) / total),
                 ended_at=done,
                 collected_at=done,
                 deadline_s=26 * 3600,

@@ -24,6 +24,8 @@ from llm_assets.trail import of_shard, span, tell
 
 # A list is worth its calls from so many shards on.
 _SINGLES_MAX = 3
+# After so many pages it shows whether batches of ours lie closely enough together.
+_PAGES_TRIED = 3
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 # How far back a list is read beyond the oldest batch in question: clocks differ.
 _LIST_MARGIN = timedelta(minutes=15)
@@ -108,17 +110,15 @@ class _Budget:
 
 def _poll_account(platform: Platform, client: Client, group: list[Shard], report: Poll, budget: _Budget) -> None:
     left = {shard.batch_id: shard for shard in group if shard.batch_id}
+    begins_anywhere = len(left) > _SINGLES_MAX and platform.dialect_of(group[0]).lists_after_any
     if len(left) > _SINGLES_MAX:
-        begins_anywhere = platform.dialect_of(group[0]).lists_after_any
         for page in _from_the_top(client, group, report, budget, budget.share(4 if begins_anywhere else 1)):
             _record_listed(platform, client, page, left, report, budget)
             if not left:
                 return
-        if begins_anywhere:
-            _poll_further_back(platform, client, group, left, report, budget)
-        # Those that no page had, in any order: with a fixed one, some might be left out for ever.
-        left = dict(sample(list(left.items()), len(left)))
-    for shard in left.values():
+    missed = _poll_further_back(platform, client, group, left, report, budget) if begins_anywhere else []
+    # The others in any order: with a fixed one, some might be left out for ever.
+    for shard in dict.fromkeys((*missed, *sample(list(left.values()), len(left)))):
         if budget.calls_left(report) <= 0:
             return
         report.calls += 1
@@ -151,26 +151,26 @@ def _poll_further_back(
     left: dict[str, Shard],
     report: Poll,
     budget: _Budget,
-) -> None:
-    """Pages that begin where batches of ours are, as long as they have several; those come first that nothing was said
-    of for the longest time.
+) -> list[Shard]:
+    """Pages that begin where batches of ours are, as long as they have one on average; those come first that nothing
+    was said of for the longest time. Returns those that were on no page, though one was read for them.
     """
     newest_first = sorted(group, key=_submitted, reverse=True)
     newer = {shard.key: other.batch_id for other, shard in pairwise(newest_first)}
-    poor = 0
+    pages = found = 0
+    missed = []
     for shard in sorted(newest_first, key=_asked):
         if shard.batch_id not in left or shard.key not in newer:
             continue
-        if poor > 1 or budget.calls_left(report) <= budget.share(1):
-            return
+        is_worth_it = pages < _PAGES_TRIED or found >= pages
+        if not is_worth_it or budget.calls_left(report) <= budget.share(1):
+            break
         report.calls += 1
-        try:
-            page = client.batches(newer[shard.key])
-        except (NotThere, RequestRejected):  # of the batch before it nothing is known
-            poor += 1
-            continue
-        found = _record_listed(platform, client, page, left, report, budget)
-        poor = 0 if found > 1 else poor + 1
+        pages += 1
+        with suppress(NotThere, RequestRejected):  # where nothing is known of the batch before it
+            found += _record_listed(platform, client, client.batches(newer[shard.key]), left, report, budget)
+        missed.append(shard)
+    return [shard for shard in missed if shard.batch_id in left]
 
 
 def _submitted(shard: Shard) -> datetime:
