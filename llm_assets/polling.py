@@ -110,15 +110,17 @@ class _Budget:
 
 def _poll_account(platform: Platform, client: Client, group: list[Shard], report: Poll, budget: _Budget) -> None:
     left = {shard.batch_id: shard for shard in group if shard.batch_id}
-    begins_anywhere = len(left) > _SINGLES_MAX and platform.dialect_of(group[0]).lists_after_any
+    singles = list(left.values())
     if len(left) > _SINGLES_MAX:
+        begins_anywhere = platform.dialect_of(group[0]).lists_after_any
         for page in _from_the_top(client, group, report, budget, budget.share(4 if begins_anywhere else 1)):
             _record_listed(platform, client, page, left, report, budget)
             if not left:
                 return
-    missed = _poll_further_back(platform, client, group, left, report, budget) if begins_anywhere else []
-    # The others in any order: with a fixed one, some might be left out for ever.
-    for shard in dict.fromkeys((*missed, *sample(list(left.values()), len(left)))):
+        missed = _poll_further_back(platform, client, group, left, report, budget) if begins_anywhere else []
+        # The others in any order: with a fixed one, some might be left out for ever.
+        singles = list(dict.fromkeys((*missed, *sample(list(left.values()), len(left)))))
+    for shard in singles:
         if budget.calls_left(report) <= 0:
             return
         report.calls += 1
