@@ -205,8 +205,8 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
     price = decoded(shard.rates) if shard.rates else enrichment.price_at(shard.submitted_at or platform.clock())
     table = priced(table, price)
     lengths = platform.store.scan(platform.store.requests(shard)).select("bytes").collect()["bytes"]
-    # What the provider lost it may have billed: nobody will ever know.
-    lost = table["reason"].is_in([Reason.RESULTS_GONE, Reason.MISSING_RESULT]).any()
+    # What was lost may have been billed: nobody will ever know.
+    lost = table["reason"].is_in([Reason.RESULTS_GONE, Reason.MISSING_RESULT, Reason.INTERRUPTED]).any()
     spent = spent_on(table, lengths, price)
     results = platform.store.new_results(shard, platform.new_key())
     # Sorted, so that a part of the partition's requests is a part of the file (history.parts_of).

@@ -15,7 +15,7 @@ import polars as pl
 from llm_assets.answers import judge
 from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests, is_cached, rooms
 from llm_assets.enrichment import Enrichment
-from llm_assets.errors import RequestRejected
+from llm_assets.errors import CapacityError, OutcomeUnknown, RequestRejected, TransientError
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast, sample, with_counted
 from llm_assets.planning import settled_requests
@@ -204,7 +204,7 @@ def count_some(platform: Platform, enrichment: Enrichment, partition: str) -> li
 
 
 def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: int) -> list[Answered]:
-    """Ask about the first `count` documents that can be asked, a few at once. Raises ProviderError."""
+    """Ask about the first `count` documents that can be asked, a few at once. Raises SystemicError."""
     client = platform.client(enrichment.provider, enrichment.endpoint)
 
     def answer(one: tuple[str, str, bytes]) -> Answered:
@@ -214,6 +214,8 @@ def ask_some(platform: Platform, enrichment: Enrichment, partition: str, count: 
             result = judge(dialect.result(client.ask(body)), enrichment.output)
         except RequestRejected as error:
             result = Result("", reason=Reason.INVALID_REQUEST, provider_type=error.code, message=str(error))
+        except (CapacityError, OutcomeUnknown, TransientError) as error:  # the others' answers are paid, and shown
+            result = Result("", reason=Reason.API_ERROR, provider_type=error.code, message=str(error))
         return _answered(platform, enrichment, document_id, text, result, len(body) + _line_bytes(dialect))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:

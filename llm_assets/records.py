@@ -51,6 +51,7 @@ class Reason(StrEnum):
     CANCELED = "canceled"
     MISSING_RESULT = "missing_result"
     UNREADABLE_RESULT = "unreadable_result"
+    INTERRUPTED = "interrupted"  # the process that asked was killed before the turn of this request, or while it waited
     RESULTS_GONE = "results_gone"  # the batch has ended and was paid for, but its results cannot be had any more
     # A limit of queue or tokens
     CAPACITY = "capacity"

@@ -21,6 +21,7 @@ KIND_OF: dict[Reason, FailureKind] = {
     Reason.EXPIRED: FailureKind.TRANSIENT,
     Reason.CANCELED: FailureKind.TRANSIENT,
     Reason.MISSING_RESULT: FailureKind.TRANSIENT,
+    Reason.INTERRUPTED: FailureKind.TRANSIENT,
     Reason.UNREADABLE_RESULT: FailureKind.TRANSIENT,
     Reason.UNKNOWN: FailureKind.TRANSIENT,
     Reason.CAPACITY: FailureKind.CAPACITY,
@@ -40,7 +41,7 @@ KIND_OF: dict[Reason, FailureKind] = {
     Reason.ABANDONED: FailureKind.PERMANENT,
 }
 _KIND_NAMES = {reason.value: kind.value for reason, kind in KIND_OF.items()}
-# Whose fault it was not: these do not use up a request's attempts.
+# Whose fault it was not: these do not use up a request's attempts, nor does it when our own process was killed.
 _FREE_KINDS = (FailureKind.CAPACITY, FailureKind.SYSTEMIC)
 # How often an answer that breaks the schema is shown to the model with what was wrong: who does not mend it then, will
 # not, and every try is paid for.
@@ -164,7 +165,8 @@ def truncations_max(max_tokens: int, ceiling: int) -> int:
 def _history(results: pl.LazyFrame) -> pl.LazyFrame:
     """A row a fingerprint: whether it was answered, how often it failed in which way, and its last failure."""
     failed = pl.col("reason").is_not_null()
-    counted = failed & ~pl.col("kind").is_in([kind.value for kind in _FREE_KINDS])
+    free = pl.col("kind").is_in([kind.value for kind in _FREE_KINDS]) | (pl.col("reason") == Reason.INTERRUPTED)
+    counted = failed & ~free
     return (
         results.select("fingerprint", "wave", "reason")
         .with_columns(kind=kind_of(pl.col("reason")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,9 @@ class Folder:
         for name in glob.glob(str(Path(glob.escape(str(self.base))) / wild), recursive=True):  # noqa: PTH207
             match = named.fullmatch(name)
             key = partition or (match["key"] if match else "")
-            if key and Path(name).is_file():
+            if _is_unnameable(name):
+                logging.getLogger(__name__).warning("%s is left out: its name is no UTF-8", ascii(name))
+            elif key and Path(name).is_file():
                 yield SourceFile(name, key, Path(name).stat().st_mtime)
 
     def at_hand(self, file: SourceFile, scratch: Path) -> Path:
@@ -85,6 +88,15 @@ class Bucket:
         with _asking("read", bucket, key):
             self.client.download_file(bucket, key, str(copy))
         return copy
+
+
+def _is_unnameable(name: str) -> bool:
+    """Whether a file's name cannot be written as text: neither could the partition of it be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def parts(url: str) -> tuple[str, str]:

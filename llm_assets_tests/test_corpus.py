@@ -36,11 +36,35 @@ def test_what_cannot_be_sliced_is_told(tmp_path: Path) -> None:
     broken.write_text("no table")
     with pytest.raises(DocumentsError, match=r"the format is unknown; there are \.csv"):
         list(slice_file(sheet, folder, 10))
-    with pytest.raises(DocumentsError, match=r"cannot be read .* is the file complete"):
+    with pytest.raises(DocumentsError, match=r"cannot be read as parquet; expected a complete Parquet file"):
         list(slice_file(broken, folder, 10))
+    folder.mkdir()
     ROWS.write_parquet(folder / "00001.parquet")
     with pytest.raises(DocumentsError, match="holds Parquet files already; slice into an empty folder"):
         list(slice_file(folder / "00001.parquet", folder, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        pytest.param("a.csv", "id,body\n1,x\n2,y,z\n", "as csv from line 3 on", id="a row that is too long"),
+        pytest.param("a.csv", "id,body\r1,x\r2,y\r", "holds no rows", id="lines that end otherwise"),
+        pytest.param("a.jsonl", '{"id": 1, "body": "\\ud83d"}\n', "line 1 is no JSON object", id="half a character"),
+        pytest.param("a.jsonl", "\n", "holds no rows", id="nothing"),
+    ],
+)
+def test_a_file_that_is_wrong_anywhere_leaves_no_slices(tmp_path: Path, name: str, content: str, told: str) -> None:
+    source, folder = tmp_path / name, tmp_path / "data"
+    source.write_bytes(content.encode())
+    with pytest.raises(DocumentsError, match=told):
+        list(slice_file(source, folder, 1))
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_blank_line_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,body\n1,x\n\n2,\n")
+    (path,) = slice_file(tmp_path / "a.csv", tmp_path / "data", 9)
+    assert pl.read_parquet(path).rows() == [("1", "x"), ("2", None)]
 
 
 @pytest.mark.parametrize(

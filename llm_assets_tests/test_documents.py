@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -139,6 +140,15 @@ def test_a_partition_key_is_taken_literally(tmp_path: Path, source: DocumentSour
     source = replace(source, base=tmp_path)
     assert [file.name for file in source.files(key)] == [str(tmp_path / f"{key}{suffix}")]
     assert [slice_.rows() for slice_ in source.slices(key)] == [[("1", "b")]]
+
+
+def test_a_name_that_is_no_text_keeps_no_other_file_from_being_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (b"good.csv", b"caf\xe9.csv"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("id,body\n1,x\n")
+    assert list(DocumentSource("texts", "{partition}.csv", "id", "body", base=tmp_path).arrived()) == ["good"]
+    assert "its name is no UTF-8" in caplog.text
 
 
 def test_several_files_in_the_order_of_their_names(tmp_path: Path) -> None:

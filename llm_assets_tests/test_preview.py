@@ -65,3 +65,13 @@ def test_where_nothing_counts_tokens_it_is_said(empty: Platform) -> None:
     chat = replace(labels("openai"), endpoint="/v1/chat/completions")
     with pytest.raises(RequestRejected, match="counts tokens for /v1/responses alone"):
         count_some(empty, chat, P)
+
+
+@pytest.mark.parametrize("fault", ["http_503", "html_200", "http_429"])
+def test_what_cannot_be_asked_now_keeps_no_answer_that_is_paid_from_being_shown(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment, fault: str
+) -> None:
+    write_documents(empty, [f"Review {number}" for number in range(4)])
+    emulator.faults([{"fault": fault, "route": "ask", "times": 1}])
+    answers = ask_some(empty, enrichment, P, 4)
+    assert sorted(answer.reason for answer in answers) == ["", "", "", "api_error"]

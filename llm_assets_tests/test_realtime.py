@@ -189,17 +189,25 @@ def test_a_provider_that_is_out_of_order_costs_no_attempts(empty: Platform, time
     assert billed(time.emulator) == [1] * 40
 
 
-def test_a_refused_key_holds_the_partition_and_keeps_what_was_answered(
-    empty: Platform, time: Time, now: Enrichment
+@pytest.mark.parametrize(
+    ("fault", "held"),
+    [
+        pytest.param({"fault": "http_401"}, "authentication", id="a refused key"),
+        pytest.param({"fault": "retrieve_5xx", "status": 404}, "", id="no such model"),
+    ],
+)
+def test_a_refused_account_holds_the_partition_and_keeps_what_was_answered(
+    empty: Platform, time: Time, now: Enrichment, fault: dict[str, Any], held: str
 ) -> None:
     empty.realtime_requests = 1
-    time.emulator.faults([{"fault": "http_401", "route": "ask", "rate": 0.3, "seed": 3}])
+    time.emulator.faults([fault | {"route": "ask", "rate": 0.3, "seed": 3}])
     write_documents(empty, TEXTS)
     submit(empty, now)
     finish(empty, now)
     plan = empty.ledger.plan(now.name, P)
     assert plan is not None
-    assert "authentication" in plan.held
+    assert plan.held.startswith("refused by the provider: ")
+    assert held in plan.held
     before = asked(time.emulator)
     assert 0 < before < 40
     time.emulator.faults([])
@@ -225,7 +233,7 @@ def _live(root: Path, url: str, enrichment_provider: str) -> None:
 def test_who_goes_on_after_a_kill_asks_again_only_for_what_was_being_waited_for(
     tmp_path: Path, time: Time, now: Enrichment
 ) -> None:
-    root = tmp_path / "store"
+    root, now = tmp_path / "store", replace(now, attempts=1)
     platform = open_platform(root, time.emulator.url, time)
     write_documents(platform, TEXTS)
     platform.close()
@@ -243,6 +251,7 @@ def test_who_goes_on_after_a_kill_asks_again_only_for_what_was_being_waited_for(
     assert shard.state is ShardState.SUBMITTED
     finish(platform, now)
     assert enriched(platform, now).height == 40
+    assert failed(platform, now).is_empty()  # whose turn had not come has lost no attempt
     twice = [count for count in billed(time.emulator) if count > 1]
     assert sum(billed(time.emulator)) <= 40 + 4
     assert set(twice) <= {2}

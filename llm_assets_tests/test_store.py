@@ -38,12 +38,12 @@ def test_scratch_is_gone_afterwards(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("partition", ["..", ".", "../../etc", "a/b", "/etc/passwd", "a\\b", "x\0y"])
+@pytest.mark.parametrize("partition", ["..", ".", ".a", "../../etc", "a/b", "/etc/passwd", "a\\b", "x\0y"])
 def test_a_partition_key_cannot_leave_its_folder(tmp_path: Path, partition: str) -> None:
     store = Store(tmp_path)
     for name in (store.documents("d", partition), store.enriched("e", partition), store.plan("e", partition, "1")):
         assert local(store, name).resolve().is_relative_to(tmp_path)
-        assert "/../" not in name
+        assert "/." not in name
     assert len({store.enriched("e", key) for key in ("..", ".", "a/b", "a%2Fb")}) == 4
 
 

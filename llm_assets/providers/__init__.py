@@ -22,8 +22,12 @@ FILE_NOT_VISIBLE = "file_not_visible"
 TOO_LARGE = "too_large"
 # The codes of lines that are written for requests in real time without an answer: whose reply was lost, which may have
 # been billed, and that were not asked, as the provider is out of order.
-REPLY_LOST, NOT_ASKED = "reply_lost", "not_asked"
-UNANSWERED: dict[Any, Reason] = {REPLY_LOST: Reason.MISSING_RESULT, NOT_ASKED: Reason.CAPACITY}
+REPLY_LOST, NOT_ASKED, ACCOUNT_REFUSED = "reply_lost", "not_asked", "account_refused"
+UNANSWERED: dict[Any, Reason] = {
+    REPLY_LOST: Reason.MISSING_RESULT,
+    NOT_ASKED: Reason.CAPACITY,
+    ACCOUNT_REFUSED: Reason.PERMISSION,
+}
 
 
 class Dialect(Protocol):

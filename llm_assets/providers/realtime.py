@@ -30,7 +30,7 @@ from llm_assets.errors import (
     SystemicError,
     TransientError,
 )
-from llm_assets.providers import NOT_ASKED, REPLY_LOST, Client, Dialect
+from llm_assets.providers import ACCOUNT_REFUSED, NOT_ASKED, REPLY_LOST, Client, Dialect
 from llm_assets.providers.wire import ASKED
 from llm_assets.records import Batch, BatchCounts, BatchPage, BatchState, Reason, Shard
 
@@ -38,6 +38,8 @@ JOURNAL = ".answers.jsonl"
 # So many requests without an answer in a row are no accident.
 _FAILURES_MAX = 20
 _REFUSED = "invalid_request_error"
+_OF_THE_ACCOUNT = (Reason.AUTHENTICATION, Reason.BILLING, Reason.PERMISSION, Reason.UNKNOWN_MODEL)
+_OF_ROOM = (Reason.CAPACITY, Reason.RATE_LIMIT, Reason.OVERLOADED)
 _ID = "realtime"
 _EMULATOR = b"+emulator-"
 _TOLD_EVERY = 100
@@ -177,6 +179,7 @@ class RealtimeClient:
             BatchCounts(total=int(requests), succeeded=lines),
             stamp=PurePosixPath(path).name.removesuffix(JOURNAL),
             outputs=(path,),
+            rest=Reason.INTERRUPTED,
         )
 
     def batches(self, cursor: str | None = None) -> BatchPage:
@@ -213,11 +216,22 @@ class RealtimeClient:
         if tally.unanswered and not tally.may_be_billed:
             raise tally.stopped or tally.unanswered[-1][1]
         for name, error in tally.unanswered:
-            yield self._dialect.error_line(name, error.code, str(error))
+            yield self._dialect.error_line(name, self._code(error), str(error))
         if tally.stopped is not None:
-            code = tally.stopped.code if isinstance(tally.stopped, SystemicError) else NOT_ASKED
+            code = self._code(tally.stopped) if isinstance(tally.stopped, SystemicError) else NOT_ASKED
             for name, _ in requests:
                 yield self._dialect.error_line(name, code, str(tally.stopped))
+
+    def _code(self, error: ProviderError) -> str:
+        """What a line says of a request of which nothing can be billed. The vendor's code, unless that means something
+        else in a batch's results: a request that is wrong, where it is the account, or nothing at all.
+        """
+        reason = self._dialect.batch_reason(error.code)
+        if isinstance(error, SystemicError):
+            return error.code if reason in _OF_THE_ACCOUNT else ACCOUNT_REFUSED
+        if isinstance(error, CapacityError):
+            return error.code if reason in _OF_ROOM else NOT_ASKED
+        return error.code
 
     def _replies(
         self, requests: Iterator[tuple[str, bytes]], tally: _Tally

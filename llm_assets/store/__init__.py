@@ -215,4 +215,5 @@ def _segment(partition: str) -> str:
             f"the partition key {partition[:40]!r}… takes {len(segment)} bytes in a file's name, where "
             f"{_SEGMENT_BYTES_MAX} are possible; use a shorter one (what is no ASCII takes six or more a character)"
         )
-    return segment.replace(".", "%2E") if segment in (".", "..") else segment
+    # What begins with a dot is hidden: it would be taken for something that is still being written.
+    return f"%2E{segment[1:]}" if segment.startswith(".") else segment
