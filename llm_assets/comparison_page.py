@@ -50,18 +50,20 @@ def verdict(scores: Scores) -> str:
     cells = scores.cells.sort("accuracy", descending=True)
     if cells.height == 1:
         return f"{cells['cell'][0]} answers {cells['accuracy'][0]:.1%} as labelled."
-    best = cells["cell"][0]
+    best, accuracy = cells["cell"][0], cells["accuracy"][0]
+    beside = cells["cell"][1:].filter(cells["accuracy"][1:] == accuracy).to_list()
     beaten = [
         pair["other"] if pair["cell"] == best else pair["cell"]
         for pair in scores.significant().iter_rows(named=True)
         if best in (pair["cell"], pair["other"])
     ]
-    level = [cell for cell in cells["cell"][1:] if cell not in beaten]
-    told = [f"{best} answers most as labelled ({cells['accuracy'][0]:.1%})"]
+    level = [cell for cell in cells["cell"][1:] if cell not in (*beaten, *beside)]
+    told = [f"{_listed([best, *beside])} {'each answer' if beside else 'answers'} most as labelled ({accuracy:.1%})"]
     if beaten:
         told.append(f"significantly more than {_listed(beaten)}")
     if level:
-        told.append(f"but that it is better than {_listed(level)} may be chance" if beaten else "which may be chance")
+        chance = f"but that {'they are' if beside else 'it is'} better than {_listed(level)} may be chance"
+        told.append(chance if beaten else "which may be chance")
     return ", ".join(told) + "."
 
 

@@ -124,6 +124,12 @@ def test_cells_and_documents_that_only_one_of_both_has_are_not_compared() -> Non
     [
         pytest.param({"x": 80}, "x answers 80.0% as labelled.", id="one"),
         pytest.param({"x": 80, "y": 79}, "x answers most as labelled (80.0%), which may be chance.", id="chance"),
+        pytest.param({"x": 80, "y": 80}, "x and y each answer most as labelled (80.0%).", id="level"),
+        pytest.param(
+            {"x": 80, "y": 80, "z": 50},
+            "x and y each answer most as labelled (80.0%), significantly more than z.",
+            id="level, and more",
+        ),
         pytest.param({"x": 80, "y": 50}, "x answers most as labelled (80.0%), significantly more than y.", id="more"),
         pytest.param(
             {"x": 80, "y": 50, "z": 79},

@@ -28,6 +28,11 @@ def following_all(tables: Iterable[dg.AssetKey]) -> dg.AutomationCondition[Any]:
     return reduce(and_, there, updated & idle).with_label("following all")
 
 
+def follows(run: dg.DagsterRun) -> bool:
+    """Whether a run was started by such a condition, and by nobody else."""
+    return run.tags.get("dagster/from_automation_condition") == "true"
+
+
 def following_sensor(every_seconds: int) -> dg.AutomationConditionSensorDefinition:
     """The sensor that looks after all assets that follow others; on, unless somebody switches it off."""
     return dg.AutomationConditionSensorDefinition(

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.components.about import DOCUMENTS_TAG, About
-from llm_assets.components.automation import following_all
+from llm_assets.components.automation import following_all, follows
 from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import Enrichment
@@ -101,6 +101,7 @@ def evaluation_definitions(compared: Compared, about: About | None = None) -> dg
         key=key,
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
         automation_condition=following_all(tables),
+        output_required=False,
         description=about.text(
             f"How often {', '.join(compared.cells)} say what a person says.",
             f"Of the documents of `documents/{compared.documents}` that have a `{compared.label}`: how often `"
@@ -119,9 +120,13 @@ def evaluation_definitions(compared: Compared, about: About | None = None) -> dg
     )
     def comparison(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         tag_process(context)
         with platform.platform() as opened:
+            if follows(context.run) and not published_by_all(opened, compared.cells.values()):
+                note = "nothing to compare yet: no partition is published by all"
+                yield dg.AssetCheckResult(check_name="no_worse", passed=True, metadata={"note": note})
+                return
             yield _compared(opened, compared)
 
     return dg.Definitions(assets=[comparison])
@@ -139,10 +144,13 @@ def _compared(platform: Platform, compared: Compared) -> dg.MaterializeResult[No
     partitions = published_by_all(platform, compared.cells.values())
     answers = _answers(platform, compared, partitions)
     if answers.is_empty():
-        raise LLMAssetsError(
-            f"{compared.name}: nothing to compare yet: {len(partitions)} partitions are published by all of "
-            f"{', '.join(compared.cells.values())}, and no document in them has a {compared.label}"
+        cells = ", ".join(compared.cells.values())
+        why = (
+            f"no document of the {len(partitions):,} partitions published by all of {cells} has a {compared.label}"
+            if partitions
+            else f"no partition is published by all of {cells}"
         )
+        raise LLMAssetsError(f"{compared.name}: nothing to compare yet: {why}")
     shards = {title: shards_of(platform, name) for title, name in compared.cells.items()}
     scores = score(answers, {title: _hours(found) for title, found in shards.items()})
     emulated = emulated_by([shard for found in shards.values() for shard in found])

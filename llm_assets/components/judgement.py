@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from llm_assets.components.about import About
-from llm_assets.components.automation import following_all
+from llm_assets.components.automation import following_all, follows
 from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import find_enrichment
@@ -123,6 +123,7 @@ def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Defi
         key=dg.AssetKey([judged.name, "comparison"]),
         deps=[dg.AssetDep(table, partition_mapping=dg.AllPartitionMapping()) for table in tables],
         automation_condition=following_all(tables),
+        output_required=False,
         description=about.text(
             f"Which of {', '.join(sorted(sides))} is preferred by {', '.join(judged.judges)}.",
             "Each pair is judged in both orders; preferred twice is a win. The page says who wins, what is more than "
@@ -135,10 +136,14 @@ def judgement_definitions(judged: Judged, about: About | None = None) -> dg.Defi
     )
     def comparison(
         context: dg.AssetExecutionContext, platform: dg.ResourceParam[PlatformResource]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         tag_process(context)
+        names = {name for judge in judged.judges.values() for name in judge.enrichments}
         with platform.platform() as opened:
-            return _compared(opened, judged)
+            if follows(context.run) and not published_by_all(opened, names):
+                context.log.info("nothing to judge yet: no partition is published by all")
+                return
+            yield _compared(opened, judged)
 
     return dg.Definitions(assets=[comparison])
 

@@ -50,7 +50,11 @@ def causes(error: BaseException) -> Iterator[str]:
 
 
 def materialize(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, *keys: str, day: str | None = None
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    *keys: str,
+    day: str | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run these assets, such as `topic/batches`, quietly."""
     job = definitions.resolve_implicit_global_asset_job_def()
@@ -58,6 +62,7 @@ def materialize(
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         instance=instance,
         partition_key=day,
+        tags=tags,
         asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
         raise_on_error=False,
     )

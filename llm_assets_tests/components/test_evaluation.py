@@ -125,7 +125,19 @@ def test_a_cell_that_has_become_worse_than_what_was_accepted_fails_the_check(
 
 def test_without_anything_published_by_all_cells_it_says_what_is_missing(emulated: dg.DagsterInstance) -> None:
     result = materialize(defs(), emulated, "sentiment_evaluation/comparison")
-    assert "nothing to compare yet: 0 partitions are published by all of review_sentiment, " in failure_of(result)
+    assert "nothing to compare yet: no partition is published by all of review_sentiment, " in failure_of(result)
+
+
+def test_where_the_cells_share_no_partition_yet_what_follows_by_itself_does_not_fail(
+    emulated: dg.DagsterInstance,
+) -> None:
+    definitions = defs()
+    for cell, day in zip(CELLS, DAYS, strict=True):
+        answer_all(definitions, emulated, day, cells=[cell])
+    followed = {"dagster/from_automation_condition": "true"}
+    result = materialize(definitions, emulated, "sentiment_evaluation/comparison", tags=followed)
+    assert result.success
+    assert not result.get_asset_materialization_events()
 
 
 def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
