@@ -8,12 +8,14 @@ ENVIRONMENT := $(VENV)/.installed
 MODEL := $(VENV)/.model
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test bench month chaos cluster live check audit model clean
+.PHONY: help install demo dev test bench month chaos cluster live check audit model clean
 
 help: ## Print this list
 	@echo 'llm_assets: batch APIs as Dagster assets'
 	@echo
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+install: $(ENVIRONMENT) ## The environment in .venv; all others make it too, where it is not there
 
 demo: $(ENVIRONMENT) $(MODEL) ## The whole flow against emulated providers: no keys, no costs; KIND=… for other work
 	$(BIN)/llm-assets demo $(if $(KIND),--kind $(KIND))

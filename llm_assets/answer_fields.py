@@ -1,6 +1,6 @@
-"""Fields declared in YAML, or the path of a class → the pydantic model that answers are read with. Pure.
+"""Fields declared in YAML, or the path of a class → the pydantic model that answers are read with.
 
-Every mistake is told with where in the declaration it is.
+Pure, but that it imports the class. Every mistake is told with where in the declaration it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def in_utc(moment: datetime) -> datetime:
         raise ValueError("out of range") from None
 
 
-_INT64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1), WithJsonSchema({"type": "integer"})]
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_INT64 = Annotated[int, Field(ge=_INT64_MIN, le=_INT64_MAX), WithJsonSchema({"type": "integer"})]
 _SCALARS: dict[str, Any] = {
     "string": str,
     "integer": _INT64,
@@ -163,7 +164,10 @@ def _bounded(kind: str, annotation: Any, keys: Mapping[str, Any], place: _Place)
         raise place.error(f"{' and '.join(f'`{key}` {bound}' for key, bound in bounds.items())} leave nothing between")
     told = {_BOUND_KEYS[key][0]: bound for key, bound in bounds.items()}
     if kind == "integer":
-        return Annotated[annotation, Field(ge=low, le=high), WithJsonSchema({"type": "integer", **told})]
+        # A column holds no others, whatever is declared.
+        least = _INT64_MIN if low is None else max(low, _INT64_MIN)
+        most = _INT64_MAX if high is None else min(high, _INT64_MAX)
+        return Annotated[annotation, Field(ge=least, le=most), WithJsonSchema({"type": "integer", **told})]
     if kind == "number":
         return Annotated[annotation, Field(ge=low, le=high)]
     return Annotated[annotation, Field(min_length=low, max_length=high)]

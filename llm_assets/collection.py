@@ -46,7 +46,7 @@ from llm_assets.trail import of_shard, span, tell
 CAPACITY_WAIT = timedelta(minutes=1)
 CAPACITY_WAIT_MAX = timedelta(hours=1)
 # A batch that was refused so often for lack of room may be larger than the whole queue: its requests go into others of
-# half its size (see submission.py).
+# half its size (see draft.py).
 CAPACITY_REFUSALS = 5
 # When results that should be there are looked for again.
 _LOOK_AGAIN = timedelta(minutes=1)

@@ -31,7 +31,6 @@ from llm_assets.status import PartitionStatus, partition_status, permanent_failu
 from llm_assets.waves import Step
 
 _CALLS_MAX = 25
-# Errors whose words are enough.
 # Dagster's own log stays silent: what fails is said here, once.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

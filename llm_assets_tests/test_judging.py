@@ -37,6 +37,7 @@ def verdicts(*rows: Row, judge: str = "j") -> pl.DataFrame:
         pytest.param(FIRST_TWICE, Outcome.DISAGREED, id="first whatever it is"),
         pytest.param(("p", "q", "first", "tie", None), Outcome.DISAGREED, id="once, and a tie"),
         pytest.param(("p", "q", None, "second", None), Outcome.UNJUDGED, id="a verdict that failed"),
+        pytest.param(("p", "q", "first", None, None), Outcome.UNJUDGED, id="the other failed"),
         pytest.param(("p", "q", None, None, None), Outcome.UNJUDGED, id="both failed"),
         pytest.param(("p", "p", None, None, None), Outcome.SAME, id="the same answers"),
         pytest.param(("p", None, None, None, None), Outcome.UNANSWERED, id="one answer"),

@@ -620,3 +620,28 @@ def test_the_providers_are_told_of_bounds_in_words() -> None:
     properties = OutputSchema.from_fields("bounded", BOUNDED, "").json_schema["properties"]
     assert properties["count"] == {"type": "integer", "description": "How many. (minimum: 1, maximum: 3)"}
     assert properties["code"] == {"type": "string", "description": "(minLength: 2, maxLength: 3)"}
+
+
+@pytest.mark.parametrize("bound", [{"minimum": 0}, {"maximum": 2**80}, {"minimum": -5, "maximum": 5}])
+def test_a_bounded_integer_fits_into_its_column_all_the_same(bound: dict[str, int]) -> None:
+    schema = OutputSchema.from_fields("e", {"count": {"type": "integer"} | bound}, "e")
+    assert schema.validate(f'{{"count": {2**70}}}') is not None
+    assert schema.typed(pl.Series(['{"count": 3}']))["count"].to_list() == [3]
+
+
+def test_lists_are_not_nested_without_end() -> None:
+    items: dict[str, Any] = {"type": "array"}
+    items["items"] = items
+    with pytest.raises(DeclarationError, match="deeper than"):
+        OutputSchema.from_fields("e", {"lists": items}, "e")
+
+
+class Met(BaseModel):
+    at: datetime
+
+
+def test_a_moment_may_be_half_an_hour_off() -> None:
+    schema = OutputSchema.from_class_path(f"{__name__}:Met", "e")
+    answer = '{"at": "2026-11-01T12:00:00+05:30"}'
+    assert schema.validate(answer) is None
+    assert schema.typed(pl.Series([answer]))["at"].to_list() == [datetime(2026, 11, 1, 6, 30, tzinfo=UTC)]

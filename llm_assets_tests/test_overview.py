@@ -50,9 +50,13 @@ def test_what_is_left_is_the_sum_of_what_each_partition_takes(
         write_documents(empty, texts(day), day)
     submit(empty, LABELS, finished)
     finish(empty, LABELS, finished)
+    other = replace(LABELS, name="other")  # which has nothing to do with it
+    submit(empty, other, finished)
+    finish(empty, other, finished)
     emulator.hold()
     try:
         submit(empty, LABELS, sent)
+        submit(empty, other, sent)
         before = emulator.accounting()
         told: list[str] = []
         found = overview(empty, LABELS, [*DAYS, "2026-12-31"], source, told.append)
@@ -105,6 +109,13 @@ def test_the_next_wave_of_what_came_back_is_counted(empty: Platform, emulator: E
     found = overview(empty, LABELS, DAYS[:1])
     assert (found.planned.partitions, found.planned.to_send, found.planned.in_flight) == (1, 1, 0)
     assert 0 < found.planned.usd < found.planned.at_most_usd
+
+
+def test_what_is_held_is_counted(empty: Platform) -> None:
+    write_documents(empty, texts(DAYS[0]), DAYS[0])
+    submit(empty, replace(LABELS, partition_budget_usd=1e-9), DAYS[0])
+    found = overview(empty, LABELS, DAYS[:1])
+    assert (found.held, found.planned.to_send) == (1, 3)
 
 
 def test_progress_over_all_partitions(empty: Platform, emulator: Emulator, time: Time) -> None:

@@ -79,14 +79,22 @@ def test_what_is_not_scaffolded_is_told(copy: Path, arguments: str, told: str) -
     assert told in done.stdout + done.stderr
 
 
-def test_a_key_that_no_declaration_has_is_told_in_one_line_by_every_command(copy: Path) -> None:
+@pytest.mark.parametrize(
+    ("found", "instead", "told"),
+    [
+        pytest.param("max_tokens", "max_tokenz", "attributes.max_tokenz at {place}: Extra inputs", id="a strange key"),
+        pytest.param("max_tokens: ", "max_tokens: so ", "component letter_topics: max_tokens: Input should", id="type"),
+        pytest.param("  max_tokens", "   max_tokens", "{place}: no YAML: ", id="a blank too many"),
+    ],
+)
+def test_what_is_wrong_with_a_declaration_is_told_in_one_line(copy: Path, found: str, instead: str, told: str) -> None:
     declared = copy / "llm_assets" / "defs" / "letter_topics" / "defs.yaml"
     lines = declared.read_text().splitlines()
     line = next(number for number, text in enumerate(lines, 1) if "max_tokens" in text)
-    declared.write_text("\n".join(lines).replace("max_tokens", "max_tokenz"))
+    declared.write_text("\n".join(lines).replace(found, instead))
 
     done = shell("llm-assets preview letter_topics", copy)
 
     assert done.returncode == 2
     (said,) = done.stderr.splitlines()
-    assert f"attributes.max_tokenz at {declared}:{line}: Extra inputs are not permitted" in said
+    assert told.format(place=f"{declared}:{line}") in said

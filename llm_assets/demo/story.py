@@ -271,9 +271,8 @@ class Demo:
     def _failure(self, run: Run) -> str:
         """What a reader should know of a failed run."""
         ended = "was canceled" if run.status == "CANCELED" else "failed"
-        return (
-            f"run {run.run_id} ({run.partition} {', '.join(run.assets)}) {ended}; look for it in {self._log('dagster')}"
-        )
+        what = " ".join(filter(None, (run.partition, ", ".join(run.assets))))
+        return f"run {run.run_id} ({what}) {ended}; look for it in {self._log('dagster')}"
 
     def _log(self, name: str) -> Path:
         return self.options.folder / "logs" / f"{name}.log"
