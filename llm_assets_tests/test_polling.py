@@ -35,15 +35,20 @@ def test_what_one_poll_had_no_calls_left_for_is_asked_by_the_next(platform: Plat
     assert submitted(platform) == 0
 
 
+def others(platform: Platform, count: int) -> None:
+    """Batches of somebody else at the same provider."""
+    ours = platform.ledger.active_shards()[0]
+    client, file = platform.client("openai", None), local(platform.store, platform.request_file(ours))
+    for number in range(count):
+        client.create(file, staged=ours.staged_id, stamp=f"another {number}")
+
+
 @pytest.fixture
 def far_back(platform: Platform) -> Platform:
     """Five batches of ours, and two pages of others that are newer."""
     write_documents(platform, [f"Another {number}" for number in range(4)], "2026-11-02")
     submit(platform, ENRICHMENT, "2026-11-02")
-    ours = platform.ledger.active_shards()
-    client, file = platform.client("openai", None), local(platform.store, platform.request_file(ours[0]))
-    for number in range(2 * OpenAIDialect.list_page_size):
-        client.create(file, staged=ours[0].staged_id, stamp=f"another {number}")
+    others(platform, 2 * OpenAIDialect.list_page_size)
     return platform
 
 
@@ -70,6 +75,29 @@ def test_a_batch_that_the_provider_does_not_know_keeps_nobody_from_being_asked_a
         assert poll(far_back, shards, calls_max=3).calls <= 3
         shards = [shards[0], *(shard for shard in in_flight(far_back) if shard.key != newest.key)]
     assert [shard.key for shard in in_flight(far_back)] == [newest.key]
+
+
+def test_who_was_not_asked_about_for_the_longest_time_comes_first(platform: Platform, emulator: Emulator) -> None:
+    emulator.hold()
+    write_documents(platform, [f"Old {number}" for number in range(6)], "2026-11-02")
+    submit(platform, ENRICHMENT, "2026-11-02")
+    old = {shard.key for shard in in_flight(platform)}
+    others(platform, OpenAIDialect.list_page_size + 50)
+    write_documents(platform, [f"New {number}" for number in range(4)], "2026-11-03")
+    submit(platform, ENRICHMENT, "2026-11-03")
+    others(platform, OpenAIDialect.list_page_size + 50)
+    for _ in range(3):
+        assert poll(platform, platform.ledger.active_shards(), calls_max=3).calls <= 3
+    assert {shard.key for shard in in_flight(platform) if shard.asked_at} >= old
+
+
+def test_each_provider_has_its_turn(platform: Platform, emulator: Emulator) -> None:
+    emulator.hold()
+    other = replace(labels("anthropic"), name="other")
+    submit(platform, other)
+    for start in range(2):
+        poll(platform, platform.ledger.active_shards(), calls_max=1, start=start)
+    assert {shard.provider for shard in in_flight(platform) if shard.asked_at} == {"anthropic", "openai"}
 
 
 def test_no_call_begins_past_the_deadline(platform: Platform, time: Time) -> None:
