@@ -128,7 +128,7 @@ def test_run_does_a_partition_to_the_end(ran: subprocess.CompletedProcess[str]) 
     assert (done["enrichment"], done["partition"]) == ("review_sentiment", PARTITION)
     assert done["documents"] == 43 == done["enriched"] + done["failed"]
     assert done["failures"] == {"empty_document": 1, "refusal": 1}
-    assert done["waves"] == 2
+    assert (done["waves"], done["sent"]) == (2, 42 + 1)  # one was asked again
     assert done["input_tokens"] > 0 < done["output_tokens"]
     assert done["seconds"] > 0
     enriched, failed = (pl.read_parquet(path) for path in done["tables"])
@@ -160,6 +160,7 @@ def test_run_again_sends_nothing_and_says_the_same(
     assert all(word in shown for word in ("documents", "43", "waves", "tokens in", "refusal", "empty_document"))
     for path in json.loads(ran.stdout)["tables"]:
         assert path in shown.splitlines()
+    assert "requests sent now 0" in " ".join(again.stdout.split())
 
 
 def test_a_terminal_gets_a_progress_bar(here: Shell, ran: subprocess.CompletedProcess[str]) -> None:

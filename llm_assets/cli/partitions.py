@@ -59,13 +59,14 @@ def run(
     It may be stopped and started again at any time: nothing is lost and nothing is sent twice.
     """
     started = time.monotonic()
-    done = _run(name, partition, poll_seconds, retry_failed)
+    done, sent = _run(name, partition, poll_seconds, retry_failed)
     seconds = time.monotonic() - started
     if as_json:
-        print_json({"enrichment": name, "partition": partition} | asdict(done) | {"seconds": round(seconds, 1)})
+        facts = asdict(done) | {"sent": sent, "seconds": round(seconds, 1)}
+        print_json({"enrichment": name, "partition": partition} | facts)
         return
     out = new_console()
-    out.print(console.titled(f"{name} {partition}", console.facts_table(_outcome_facts(done, seconds))))
+    out.print(console.titled(f"{name} {partition}", console.facts_table(_outcome_facts(done, sent, seconds))))
     if done.failures:
         out.print(console.titled("Failures by reason", console.reasons_table(done.failures)))
     out.print()
@@ -73,8 +74,8 @@ def run(
         out.print(path, soft_wrap=True, highlight=False, markup=False)
 
 
-def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> Outcome:
-    """A partition to its end, under a progress bar on standard error."""
+def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> tuple[Outcome, int]:
+    """A partition to its end, under a progress bar on standard error; and how many requests were sent for that."""
     err = new_console(stderr=True)
     with errors_exit(MISUSED), err.status("Loading definitions"):
         from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
@@ -86,14 +87,18 @@ def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> 
             platform.client(target.provider, None)  # raises when there is no key
         with errors_exit(FAILED, stopped=_RESUMABLE), open_instance() as instance, console.progress_bar(err) as bar:
             task = bar.add_task(f"{name} {partition}", **console.progress_fields())
+            begun = platform.clock()
             work = Foreground(target, platform, instance, poll_seconds, complain, retry_failed)
             for each in work.complete():
                 bar.update(task, **console.progress_fields(each, tokens_so_far(platform, name, partition)))
-            return outcome(platform.store, work.plan())
+            shards = platform.ledger.shards(name, partition)
+            sent = sum(shard.requests for shard in shards if shard.submitted_at and shard.submitted_at >= begun)
+            return outcome(platform.store, work.plan()), sent
 
 
-def _outcome_facts(done: Outcome, seconds: float) -> dict[str, str]:
+def _outcome_facts(done: Outcome, sent: int, seconds: float) -> dict[str, str]:
     return {
+        "requests sent now": console.number(sent),
         "documents": console.number(done.documents),
         "enriched": console.number(done.enriched),
         "failed": console.number(done.failed),
