@@ -121,7 +121,7 @@ class OutputSchema:
 
     def shown(self, text: str) -> dict[str, Any]:
         """What a person sees of a validated answer."""
-        return dict(orjson.loads(text))
+        return dict(orjson.loads(self._canonical(text) or "{}"))
 
     def typed(self, answers: pl.Series) -> pl.DataFrame:
         """Validated answers (String, a JSON text or null a row) as the columns of `frame_schema`.

@@ -645,3 +645,14 @@ def test_a_moment_may_be_half_an_hour_off() -> None:
     answer = '{"at": "2026-11-01T12:00:00+05:30"}'
     assert schema.validate(answer) is None
     assert schema.typed(pl.Series([answer]))["at"].to_list() == [datetime(2026, 11, 1, 6, 30, tzinfo=UTC)]
+
+
+class Lenient(BaseModel):
+    a: int
+
+
+def test_what_a_model_of_ones_own_ignores_keeps_nobody_from_seeing_the_answer() -> None:
+    schema = OutputSchema.from_class_path(f"{__name__}:Lenient", "e")
+    answer = '{"a": 1, "confidence": NaN}'
+    assert schema.validate(answer) is None
+    assert schema.shown(answer) == {"a": 1}

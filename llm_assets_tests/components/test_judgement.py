@@ -24,6 +24,7 @@ TOPIC = ENRICHMENT | {"keep": []}
 PAIRS: dict[str, Any] = {"name": "pairs", "documents": "reviews", "enrichments": ["topic", "other"], "answer": "topic"}
 JUDGE: dict[str, Any] = TOPIC | {"name": "judge", "documents": "pairs", "output": BETTER}
 JUDGEMENT: dict[str, Any] = {"name": "judged", "judges": [{"enrichment": "judge"}], "verdict": "better"}
+PAIRED = dg.AssetSelection.assets("documents/summary_pairs")
 LATER = {"name": "later", "start_date": "2026-12-01"}
 
 
@@ -108,8 +109,13 @@ def test_summaries_are_judged_in_both_orders_and_every_document_is_accounted_for
         *tables_of("minutes_summary"),
         ("documents/summary_pairs",),
     ]
+    followed, cursor = [], None
     for step in steps:
         assert materialize(definitions, emulated, *step, day=DAY).success, step
+        looked = dg.evaluate_automation_conditions(definitions, emulated, asset_selection=PAIRED, cursor=cursor)
+        cursor = looked.cursor
+        followed += [step] if looked.total_requested else []
+    assert followed == [steps[-2]]  # once both enrichments are published, and not before
     emulator.faults([{"fault": "refusal", "match": "Second", "times": 1}])
     for step in tables_of("summary_judge"):
         assert materialize(definitions, emulated, *step, day=DAY).success
