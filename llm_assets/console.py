@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
 from rich import box
 from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -126,13 +127,18 @@ def preview_table(answers: Sequence[Answered]) -> Table:
     found.add_column("tokens", justify="right", no_wrap=True)
     found.add_column("cost", justify="right", no_wrap=True)
     for each in answers:
-        said = ", ".join(f"{name}: {value}" for name, value in (each.answer or {}).items())
+        said = ", ".join(f"{name}: {_value(value)}" for name, value in (each.answer or {}).items())
         answer = Text(said, "green") if not each.reason else Text(f"{each.reason}: {each.message}", "red")
         tokens = f"{each.usage.input_tokens:,} + {each.usage.output_tokens:,}"
         found.add_row(
             each.document_id, Text(" ".join(each.text.split())), answer, tokens, in_dollars(each.standard_usd)
         )
     return found
+
+
+def _value(value: object) -> str:
+    """A value of an answer: texts as they are, all else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
 
 
 def outlook_facts(ahead: Outlook) -> dict[str, str]:

@@ -1,13 +1,18 @@
 """What a partition would take, said before it is sent, and held against what it took. The emulator is referee."""
 
 from dataclasses import replace
+from io import StringIO
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from llm_assets import console
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.platform import Platform
-from llm_assets.preview import Outlook, ask_some, count_some, outlook
+from llm_assets.preview import Answered, Outlook, ask_some, count_some, outlook
+from llm_assets.records import Usage
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, finish, labels, submit, write_documents
 
@@ -75,3 +80,13 @@ def test_what_cannot_be_asked_now_keeps_no_answer_that_is_paid_from_being_shown(
     emulator.faults([{"fault": fault, "route": "ask", "times": 1}])
     answers = ask_some(empty, enrichment, P, 4)
     assert sorted(answer.reason for answer in answers) == ["", "", "", "api_error"]
+
+
+def test_answers_are_shown_as_json() -> None:
+    answer: dict[str, Any] = {"name": "Ann", "paid": True, "lines": [{"price": 1.5, "note": None}]}
+    shown = Answered(
+        document_id="d", text="t", answer=answer, reason="", message="", usage=Usage(), standard_usd=0.0, bytes=1
+    )
+    out = Console(width=200, file=StringIO(), record=True)
+    out.print(console.preview_table([shown]))
+    assert 'name: Ann, paid: true, lines: [{"price":1.5,"note":null}]' in out.export_text()
