@@ -22,6 +22,7 @@ from llm_assets.waves import Step, next_step
 EARLIER_PARTITIONS = 90
 _POLL_SECONDS = 0.2
 _HOUR = timedelta(hours=1)
+_BETWEEN_LOOKS, _LOOKS_MAX = timedelta(minutes=5), 12
 
 
 def prepare(provider: str) -> None:
@@ -69,16 +70,23 @@ def changed(provider: str, root: Path, url: str) -> int:
 
 
 def resume(provider: str, root: Path, url: str) -> int:
-    """`submit` an hour after another process was killed at it, and wait. Returns the requests that were sent."""
-    with opened(root, url, ahead=_HOUR) as platform:
-        sent = _submit(platform, provider)
-        _await(platform, provider)
-        return sent
+    """`submit` an hour after another process was killed at it, and again every few minutes as the sensor does, until it
+    is known of every shard whether the provider has it; and wait. Returns the requests that were sent.
+    """
+    sent = 0
+    for look in range(_LOOKS_MAX):
+        with opened(root, url, ahead=_HOUR + look * _BETWEEN_LOOKS) as platform:
+            sent += _submit(platform, provider)
+            _await(platform, provider)
+            shards = platform.ledger.shards(enrichment(provider).name, PARTITION)
+            if all(shard.state in (ShardState.ENDED, ShardState.COLLECTED) for shard in shards):
+                break
+    return sent
 
 
 def resume_collect(provider: str, root: Path, url: str) -> int:
     """`collect` after `resume`."""
-    with opened(root, url, ahead=_HOUR) as platform:
+    with opened(root, url, ahead=_HOUR + _LOOKS_MAX * _BETWEEN_LOOKS) as platform:
         return collect_partition(platform, enrichment(provider), PARTITION).enriched
 
 
