@@ -8,17 +8,10 @@ from typing import Any
 import polars as pl
 from polars.datatypes import DataTypeClass
 
+from llm_assets.column_types import TYPES
 from llm_assets.errors import DeclarationError
 
 PolarsDataType = pl.DataType | DataTypeClass  # what polars says that its own nested types hold
-
-_UTC = pl.Datetime("us", "UTC")
-_FRAME_SCALARS: dict[str, pl.DataType] = {
-    "string": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
-}
 
 
 def decoded(canonical: pl.Series, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -49,9 +42,9 @@ def _dtype(node: Mapping[str, Any], path: str, source: str) -> pl.DataType:
         inner = {name: _dtype(value, f"{path}.{name}", source) for name, value in node["properties"].items()}
         return pl.Struct(inner)
     elif kind == "string":
-        return {"date": pl.Date(), "date-time": _UTC}.get(node.get("format", ""), pl.String())
-    elif kind in _FRAME_SCALARS:
-        return _FRAME_SCALARS[kind]
+        return {"date": TYPES["date"], "date-time": TYPES["datetime"]}.get(node.get("format", ""), pl.String())
+    elif kind in ("integer", "number", "boolean"):
+        return TYPES[kind]
     raise DeclarationError(
         source,
         f"output field {path}: no column type holds all of its values; use string, integer, number, boolean, "
