@@ -261,6 +261,8 @@ def rooms(
     enrichment: Enrichment, fingerprints: Sequence[Fingerprint], amendments: Mapping[Fingerprint, Amendment]
 ) -> pl.Series:
     """How many tokens the answer to each request may have: more where the last one was cut."""
+    if not amendments:
+        return pl.repeat(enrichment.max_tokens, len(fingerprints), dtype=pl.Int64, eager=True)
     found = (amendments.get(fingerprint) for fingerprint in fingerprints)
     tokens = [each.max_tokens if each else enrichment.max_tokens for each in found]
     return pl.Series(tokens, dtype=pl.Int64)

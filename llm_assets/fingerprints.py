@@ -37,7 +37,7 @@ class FingerprintSet:
 
     def holds(self, fingerprints: pl.Series) -> pl.Series:
         """Which of these (a column of fingerprints, null for none) are in the set."""
-        return self._found(numbers(fingerprints))
+        return self._found(numbers(fingerprints) if self._runs else fingerprints)
 
     def add(self, fingerprints: pl.Series) -> pl.Series:
         """Add these fingerprints, which are distinct. Returns which of them are new."""

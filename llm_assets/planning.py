@@ -208,7 +208,7 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     documents = platform.store.documents(enrichment.documents, partition)
     if not platform.store.files.exists(documents):
         return ""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()  # which processors have instructions for
     for chunk in platform.store.files.chunks(documents):
         digest.update(chunk)
     task, limits = enrichment.task, enrichment.limits

@@ -94,17 +94,18 @@ class Prompt:
         except KeyError:
             missing = ", ".join(sorted(self.variables - row.keys()))
             raise PromptFailed(f"the row has no column {missing}") from None
-        all_text = all(type(value) is str for value in values.values())
-        if not all_text:
-            values = {name: _value(value) for name, value in values.items()}
+        if {str}.issuperset(map(type, values.values())):
+            return [
+                _not_blank(turn, turn.pattern % values) if turn.pattern else _rendered(turn, self._plain, values)
+                for turn in self._varying
+            ]
+        values = {name: _value(value) for name, value in values.items()}
         environment = self._wary if None in values.values() else self._plain
-        return [
-            _rendered(turn, environment, values)
-            if turn.pattern is None or not all_text
-            else _not_blank(turn, turn.pattern % values)
-            for turn in self.turns
-            if turn.constant is None
-        ]
+        return [_rendered(turn, environment, values) for turn in self._varying]
+
+    @cached_property
+    def _varying(self) -> list[_Turn]:
+        return [turn for turn in self.turns if turn.constant is None]
 
     def messages(self, texts: Sequence[str]) -> tuple[Message, ...]:
         """All turns, with these texts for those that differ from document to document."""

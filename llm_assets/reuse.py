@@ -42,7 +42,8 @@ class Answers:
 
     def known(self, fingerprints: pl.Series) -> pl.Series:
         """Which of these requests (a column of fingerprints, null for none) have an answer here."""
-        return holds(self._index["number"], numbers(fingerprints))
+        known = self._index["number"]
+        return holds(known, fingerprints if known.is_empty() else numbers(fingerprints))
 
     def write(self, fingerprints: pl.Series, path: Path) -> None:
         """Write the answers to these requests, all of them known, as results (RESULTS_SCHEMA) that used nothing."""

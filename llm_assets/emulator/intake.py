@@ -19,6 +19,7 @@ import orjson
 
 DIGEST_BYTES = 32
 _ENTRY = Struct(f"<QI{DIGEST_BYTES}s")
+_READ_BYTES = 1 << 20
 _HEAD, _FOOT = b'{"requests":[', b"]}"
 
 
@@ -91,7 +92,7 @@ def index_requests(body: Path, new_check: Callable[[], Check], rows_max: int) ->
 
 def _by_line(body: Path, check: Check, rows_max: int) -> RowIndex | None:
     index = RowIndex()
-    with body.open("rb") as file:
+    with body.open("rb", buffering=_READ_BYTES) as file:
         offset = len(first := file.readline())
         if first.rstrip() != _HEAD:
             return None

@@ -20,7 +20,7 @@ _PARAGRAPHS = 3
 
 def read_form(text: str) -> Form:
     """The values of a text's labelled lines, by label: `Invoice number: 7` is `invoice_number`."""
-    return {_name(label): value for label, value in _LINE.findall(text)}
+    return {_name(label): value for label, value in _LINE.findall(text)} if ":" in text else {}
 
 
 def read_table(text: str) -> list[Form]:
@@ -36,7 +36,7 @@ def read_table(text: str) -> list[Form]:
 def first_sentences(text: str) -> str:
     """What a summary of a text may begin with: the first sentences, or the first of each of its first paragraphs."""
     prose = [_prose(paragraph) for paragraph in text.split("\n\n")]
-    paragraphs = [_SENTENCE.split(one) for one in prose if one]
+    paragraphs = [_SENTENCE.split(one, _SENTENCES) for one in prose if one]
     if len(paragraphs) < 2:
         return " ".join(sentence for sentences in paragraphs for sentence in sentences[:_SENTENCES])
     return " ".join(sentences[0] for sentences in paragraphs[:_PARAGRAPHS])
