@@ -29,6 +29,11 @@ def columns_of(schema: Mapping[str, Any], source: str) -> dict[str, pl.DataType]
     return {name: _dtype(node, name, source) for name, node in schema["properties"].items()}
 
 
+def holds_time(dtype: PolarsDataType) -> bool:
+    """Whether a column's values are dates or datetimes, or hold some."""
+    return _text_dtype(dtype) != dtype
+
+
 def _dtype(node: Mapping[str, Any], path: str, source: str) -> pl.DataType:
     """The column type that holds every value of a JSON schema."""
     kind = node.get("type")
@@ -68,7 +73,7 @@ def _text_dtype(dtype: PolarsDataType) -> pl.DataType:
 
 def _cast(column: pl.Expr, dtype: PolarsDataType) -> pl.Expr:
     """The decoded column in its own type."""
-    if not _holds_time(dtype):
+    if not holds_time(dtype):
         return column
     if isinstance(dtype, pl.List):
         return column.list.eval(_cast(pl.element(), dtype.inner))
@@ -78,10 +83,6 @@ def _cast(column: pl.Expr, dtype: PolarsDataType) -> pl.Expr:
     if isinstance(dtype, pl.Date):
         return column.str.to_date("%Y-%m-%d")
     return _utc(column)
-
-
-def _holds_time(dtype: PolarsDataType) -> bool:
-    return _text_dtype(dtype) != dtype
 
 
 def _utc(column: pl.Expr) -> pl.Expr:

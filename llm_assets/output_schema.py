@@ -11,6 +11,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -18,13 +19,14 @@ from typing import Any, Literal, get_args
 
 import orjson
 import polars as pl
+from polars.exceptions import PolarsError
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import PydanticJsonSchemaWarning
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from llm_assets.answer_columns import columns_of, decoded
+from llm_assets.answer_columns import columns_of, decoded, holds_time
 from llm_assets.answer_fields import declared_model, imported_model, in_utc
 from llm_assets.errors import DeclarationError, StoreError
 
@@ -127,10 +129,29 @@ class OutputSchema:
         """Validated answers (String, a JSON text or null a row) as the columns of `frame_schema`.
 
         As many rows as `answers`, null where the text is null. Datetimes without an offset are read as UTC.
-        Raises StoreError for a text that `validate` does not accept.
+        Raises StoreError for a text whose values are not of the columns' types.
         """
-        canonical = pl.Series([self._canonical(text) for text in answers], dtype=pl.String)
-        return decoded(canonical, self.frame_schema)
+        if not self._is_plain:
+            return self._typed(answers, self._canonical)
+        # In a quarter of the time, as what validated needs no more than its last of equal keys.
+        with suppress(PolarsError, orjson.JSONDecodeError):
+            found = self._typed(answers, _rewritten)
+            if all(found[name].null_count() == answers.null_count() for name in self._always_there):
+                return found
+        return self._typed(answers, self._canonical)
+
+    def _typed(self, answers: pl.Series, canonical: Callable[[str | None], str | None]) -> pl.DataFrame:
+        return decoded(pl.Series(map(canonical, answers), dtype=pl.String), self.frame_schema)
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether what an answer says is what the model makes of it: nothing of the user's own, no dates."""
+        return not self.foreign and not any(map(holds_time, self.frame_schema.values()))
+
+    @cached_property
+    def _always_there(self) -> list[str]:
+        """The columns that are null only where there is no answer."""
+        return [field.alias or name for name, field in self.model.model_fields.items() if field.is_required()]
 
     @cached_property
     def _read(self) -> Callable[..., Any]:
@@ -159,6 +180,11 @@ class OutputSchema:
         except Exception as error:  # a serializer of the user's model may raise anything
             return f"the model's own serialization raised {type(error).__name__}"[:ERROR_CHARS_MAX]
         return next(_misfits(values), None)
+
+
+def _rewritten(text: str | None) -> str | None:
+    """The answer without the first of equal keys, which polars would take and validation does not."""
+    return None if text is None else orjson.dumps(orjson.loads(text)).decode()
 
 
 # -- a model -> its JSON schema ----------------------------------------------------------------------------
