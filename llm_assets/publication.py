@@ -102,18 +102,20 @@ def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Od
     results = results_so_far(platform.store, shards, enrichment.output)
     in_flight = requests_in_flight(platform.store, shards)
     tally = _Tally()
+    rows = _rows_of(enrichment, platform.part_requests)
     with platform.store.files.scratch() as folder:
         parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
-        for part in parts_of(plan.requests, _rows_of(enrichment, platform.part_requests)):
-            wants = platform.store.scan(plan.path).with_row_index(_POSITION).filter(part)
+        planned = _by_fingerprint(platform.store.scan(plan.path).with_row_index(_POSITION), plan, rows, folder)
+        for part in parts_of(plan.requests, rows):
+            wants = planned.filter(part)
             wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
-            standings = standings_of(
-                enrichment, wanted, results.filter(part), in_flight.filter(part), rounds=plan.rounds
-            )
+            # Read once, and without what takes most of the room.
+            known = results.filter(part).select(pl.exclude("answer")).collect().lazy()
+            standings = standings_of(enrichment, wanted, known, in_flight.filter(part), rounds=plan.rounds)
             tally.count(standings, wants)
             if not tally.unsettled:
                 _check_kept(enrichment, plan, wants)
-                enriched, failed = tables(enrichment, wants.collect(), standings, results.filter(part))
+                enriched, failed = tables(enrichment, wants.collect(), standings, known, results.filter(part))
                 tally.count_tables(enriched, failed)
                 parts.add(enriched, failed)
         if not tally.unsettled:
@@ -259,6 +261,20 @@ class _Parts:
             write_slices(slices, schema, target, self._slice_rows)
 
 
+def _by_fingerprint(planned: pl.LazyFrame, plan: Plan, rows: int, folder: Path) -> pl.LazyFrame:
+    """The rows of a plan in pieces that are sorted by fingerprint, so that of each piece only a part is read for a part
+    of the requests; as they are where all of them are looked at together.
+    """
+    if plan.requests <= rows:
+        return planned
+    pieces = []
+    for start in range(0, plan.documents, rows):
+        pieces.append(folder / f"planned-{start:012}.parquet")
+        piece = planned.slice(start, rows).collect().sort("fingerprint", _POSITION)
+        piece.write_parquet(pieces[-1], compression="lz4", row_group_size=_PART_GROUP_ROWS)
+    return pl.scan_parquet(pieces)
+
+
 def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
     """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
     store = platform.store
@@ -346,13 +362,17 @@ def _hopeless(
 
 
 def tables(
-    enrichment: Enrichment, wants: pl.DataFrame, standings: pl.DataFrame, results: pl.LazyFrame
+    enrichment: Enrichment,
+    wants: pl.DataFrame,
+    standings: pl.DataFrame,
+    results: pl.LazyFrame,
+    answers: pl.LazyFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`enriched` and `failed` of a partition whose every request has a final outcome. Pure.
 
     `wants` is the plan (PLAN_SCHEMA and the kept columns) with the position of each document, which both tables begin
-    with. Tokens and dollars are those of all attempts, and stand at the first of several documents that share a
-    request, so that a sum over both tables is what was used.
+    with; `results` may lack the texts that `answers` has. Tokens and dollars are those of all attempts, and stand at
+    the first of several documents that share a request, so that a sum over both tables is what was used.
     """
     spent = _spent(results)
     first = pl.col("fingerprint").is_null() | pl.col("fingerprint").is_first_distinct()
@@ -362,17 +382,17 @@ def tables(
     )
     rows = rows.join(spent, on="fingerprint", how="left").sort(_POSITION).with_columns(used)
     answered = pl.col("standing").fill_null("") == Standing.ANSWERED
-    return _enriched(enrichment, rows.filter(answered), results), _failed(enrichment, rows.filter(~answered), results)
+    return _enriched(enrichment, rows.filter(answered), answers), _failed(enrichment, rows.filter(~answered), results)
 
 
-def _enriched(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -> pl.DataFrame:
-    answers = (
-        results.filter(pl.col("reason").is_null())
+def _enriched(enrichment: Enrichment, rows: pl.DataFrame, answers: pl.LazyFrame) -> pl.DataFrame:
+    found = (
+        answers.filter(pl.col("reason").is_null())
         .select("fingerprint", "answer", "model", "wave")
         .unique("fingerprint", keep="first", maintain_order=True)
         .collect()
     )
-    rows = rows.join(answers, on="fingerprint", how="left").sort(_POSITION)
+    rows = rows.join(found, on="fingerprint", how="left").sort(_POSITION)
     # By slices: decoding takes several times what it leaves.
     starts = range(0, max(rows.height, 1), _TYPED_ROWS)
     typed = pl.concat([enrichment.output.typed(rows["answer"].slice(start, _TYPED_ROWS)) for start in starts])
