@@ -19,6 +19,7 @@ from bench.peer_run import Peer, run_peers
 from bench.phase import Measured
 from bench.report import Numbers, against_peers, compared, of_peers, table, with_headlines
 from bench.tick import measure_ticks
+from bench.turnaround import measure_turnaround
 
 
 class Part(StrEnum):
@@ -30,10 +31,11 @@ class Part(StrEnum):
     LOADING = "loading"
     GROWTH = "growth"
     INTERRUPTION = "interruption"
+    TURNAROUND = "turnaround"
 
 
 _NOTES = [
-    "Loopback without TLS; Dagster is in ticks and loading only.",
+    "Loopback without TLS; Dagster is in ticks, loading and turnaround only.",
     "Starting Python and waiting for the provider do not count; for peers waiting does.",
     "Goals are for 1,000,000 documents; of fewer, what is done once has a larger share.",
 ]
@@ -65,6 +67,8 @@ class _Bench:
                 self.numbers |= measure_growth(self.documents, self.runs, self.folder, tell)
             case Part.INTERRUPTION:
                 self.numbers |= measure_interruption(self.documents, self.folder, tell)
+            case Part.TURNAROUND:
+                self.numbers |= measure_turnaround(self.folder, tell)
 
 
 def main(

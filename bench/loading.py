@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -15,7 +16,6 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 
 from bench.task import DOCUMENTS, MODELS, PROVIDERS, SENTIMENTS, SYSTEM
-from llm_assets.components.resources import PlatformResource
 
 ENRICHMENTS = 200
 _SECONDS_MAX = 300
@@ -34,7 +34,23 @@ attributes:
   text_column: text
   start_date: "2026-11-01"
 """
-_COMPLETION = "type: llm_assets.components.BatchCompletion\n"
+_COMPLETION = """
+type: llm_assets.components.BatchCompletion
+attributes:
+  every_seconds: {every_seconds}
+"""
+_DEFINITIONS = """
+from pathlib import Path
+
+import dagster as dg
+
+from llm_assets.components.resources import PlatformResource
+
+defs = dg.Definitions.merge(
+    dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+    dg.Definitions(resources={"platform": PlatformResource()}, executor=dg.in_process_executor),
+)
+"""
 _ENRICHMENT = """
 type: llm_assets.components.Enrichment
 attributes:
@@ -54,22 +70,24 @@ def measure_loading(folder: Path, runs: int, *, enrichments: int = ENRICHMENTS) 
     """Seconds with and without enrichments, and what is between them: medians over the runs."""
     with TemporaryDirectory(prefix="scratch-", dir=folder) as name:
         full, empty = Path(name, "full"), Path(name, "empty")
-        _write_project(full, enrichments)
-        _write_project(empty, 0)
+        write_project(full, enrichments)
+        write_project(empty, 0)
         seconds = [(_load_s(full, 3 * enrichments + 1), _load_s(empty, 0)) for _ in range(runs)]
     with_them, without = (median(each) for each in zip(*seconds, strict=True))
     return {"load_s": with_them, "load_empty_s": without, "load_over_empty_s": with_them - without}
 
 
-def _write_project(folder: Path, enrichments: int) -> None:
+def write_project(folder: Path, enrichments: int, *, every_seconds: int = 30) -> None:
+    """A project that declares so many enrichments, by turns of each provider, of one table of documents."""
     defs = folder / "bench_project" / "defs"
     defs.mkdir(parents=True)
     for package in (defs, defs.parent):
         (package / "__init__.py").touch()
     (folder / "pyproject.toml").write_text(_PROJECT)
+    (defs.parent / "definitions.py").write_text(_DEFINITIONS)
     if enrichments:
         _declare(defs / DOCUMENTS, _DOCUMENTS)
-        _declare(defs / "completion", _COMPLETION)
+        _declare(defs / "completion", _COMPLETION.format(every_seconds=every_seconds))
     for number in range(enrichments):
         provider = PROVIDERS[number % len(PROVIDERS)]
         named = {"number": number, "provider": provider, "model": MODELS[provider]}
@@ -96,9 +114,8 @@ def _load_s(project: Path, assets: int) -> float:
 def main(project: str) -> None:
     """Load a project as its code server does, and print how many assets it has."""
     sys.path.insert(0, project)
-    declared = dg.load_from_defs_folder(path_within_project=Path(project))
-    platform = dg.Definitions(resources={"platform": PlatformResource()}, executor=dg.in_process_executor)
-    repository = dg.Definitions.merge(declared, platform).get_repository_def()
+    defs: dg.Definitions = import_module("bench_project.definitions").defs
+    repository = defs.get_repository_def()
     repository.load_all_definitions()
     sys.stdout.write(f"{len(repository.assets_defs_by_key)}\n")
 

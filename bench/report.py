@@ -97,6 +97,13 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
         ),
     ),
     (
+        "from the end of a batch to its tables, by Dagster's daemon",
+        (
+            Row("seconds for 1,000 documents", "turnaround_s", ".1f"),
+            Row("  more than an interval of polls", "turnaround_over_poll_s", ".1f", at_most=10),
+        ),
+    ),
+    (
         "growth, in seconds a document",
         (
             Row("ten times the documents", "growth_size_ratio", ".2f", at_most=1.1),
@@ -119,7 +126,7 @@ LOADING = (
 # For everything else the lower of two protocols' numbers is the worse one.
 _LOWER_IS_BETTER = frozenset(
     {"peak_mib", "server_cpu_s", "noop_calls", "changed_requests", "growth_size_ratio", "growth_history_ratio"}
-    | {"killed_lost", "killed_billed_twice"}
+    | {"killed_lost", "killed_billed_twice", "turnaround_s", "turnaround_over_poll_s"}
     | {"tick_calls", "tick_s", "tick_cpu_s", "tick_learning_s", "ticks_to_learn", "tick_unlearned"}
 )
 

@@ -67,7 +67,7 @@ def write_documents(root: Path, count: int) -> int:
     text_bytes = 0
     with TemporaryDirectory(prefix="bench-source-", dir=_made(root)) as folder:
         for start in range(0, count, _SLICE):
-            documents = _slice(start, min(_SLICE, count - start))
+            documents = made_up(start, min(_SLICE, count - start))
             documents.write_parquet(_made(Path(folder, PARTITION)) / f"{start:012}.parquet", compression="lz4")
             text_bytes += int(documents["text"].str.len_bytes().sum())
         source = DocumentSource(DOCUMENTS, "{partition}/*.parquet", "document_id", "text", base=Path(folder))
@@ -75,7 +75,8 @@ def write_documents(root: Path, count: int) -> int:
     return text_bytes
 
 
-def _slice(start: int, count: int) -> pl.DataFrame:
+def made_up(start: int, count: int) -> pl.DataFrame:
+    """So many documents from the one of this number on: document_id, text."""
     random = Random(start)  # noqa: S311 (texts, not secrets)
     pool = sentences(random)
     numbers = range(start, start + count)
