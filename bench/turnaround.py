@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import polars as pl
-
 from bench.loading import write_project
 from bench.platform_run import credentials
 from bench.task import DOCUMENTS, PARTITION, PROVIDERS, made_up

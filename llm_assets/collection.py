@@ -28,7 +28,7 @@ from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.prices import decoded
 from llm_assets.providers import FILE_NOT_VISIBLE, Client
-from llm_assets.publication import Oddities, Progress, settle
+from llm_assets.publication import Oddities, Progress, publish
 from llm_assets.records import (
     Batch,
     BatchCounts,
@@ -75,7 +75,7 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
         raise LLMAssetsError(
             f"{enrichment.name} {partition} has no plan: materialize {enrichment.name}/batches for it first"
         )
-    return settle(platform, enrichment, plan, oddities)
+    return publish(platform, enrichment, plan, oddities)
 
 
 def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Oddities:
@@ -212,7 +212,7 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
     # Sorted, so that a part of the partition's requests is a part of the file (history.parts_of).
     platform.store.write(results, table.sort("fingerprint"), group_rows=_GROUP_ROWS)
     try:
-        platform.ledger.collected(shard, results, spent, settles=not lost)
+        platform.ledger.collected(shard, results, spent, is_final=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime
         platform.store.files.delete(results)
         return

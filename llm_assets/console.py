@@ -147,7 +147,7 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
     facts = {
         "documents": number(ahead.documents),
         "requests to send": number(expected.requests),
-        "answered or waiting already": number(ahead.settled),
+        "answered or waiting already": number(ahead.left_out),
         "answered in other partitions": number(ahead.reused),
         "tokens in, about": number(expected.input_tokens),
         "tokens out, about": number(expected.output_tokens),

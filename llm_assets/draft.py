@@ -69,9 +69,9 @@ class Draft:
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
     def render(
-        self, settled: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
+        self, left_out: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
     ) -> None:
-        """Read the documents by slices, write the plan's table, and pack each request that is not settled, once."""
+        """Read the documents by slices, write the plan's table, and pack each request that is not left out, once."""
         self._amendments = amendments
         store = self._platform.store
         renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
@@ -82,8 +82,8 @@ class Draft:
                 table.add(rendered.plan)
                 self._documents += rendered.plan.height
                 self._digest.update(rendered.plan.write_ndjson().encode())
-                self._take_from_elsewhere(rendered.plan["fingerprint"], settled, useless)
-                self._pack(rendered.bodies, settled)
+                self._take_from_elsewhere(rendered.plan["fingerprint"], left_out, useless)
+                self._pack(rendered.bodies, left_out)
                 self._keep_finished()
             with store.files.writing(self._path) as file:
                 self._written.append(self._path)
@@ -92,9 +92,9 @@ class Draft:
             self._keep_finished()
         self._keep_taken()
 
-    def _pack(self, bodies: Mapping[Fingerprint, bytes], settled: FingerprintSet) -> None:
+    def _pack(self, bodies: Mapping[Fingerprint, bytes], left_out: FingerprintSet) -> None:
         fingerprints = pl.Series(list(bodies), dtype=pl.String)
-        is_sent = self._wanted.add(fingerprints) & ~settled.holds(fingerprints)
+        is_sent = self._wanted.add(fingerprints) & ~left_out.holds(fingerprints)
         for (fingerprint, body), wanted in zip(bodies.items(), is_sent, strict=True):
             if wanted:
                 self._packer.add(fingerprint, self._marked(body))
@@ -162,11 +162,11 @@ class Draft:
         key = self._platform.new_key()
         return key, self._folder / (key + self._dialect.shard_format.suffix)
 
-    def _take_from_elsewhere(self, fingerprints: pl.Series, settled: FingerprintSet, useless: FingerprintSet) -> None:
+    def _take_from_elsewhere(self, fingerprints: pl.Series, left_out: FingerprintSet, useless: FingerprintSet) -> None:
         """Settle what other partitions have the answer to."""
         known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
-        taken = known.filter(~(settled.holds(known) | useless.holds(known)))
-        settled.add(taken)
+        taken = known.filter(~(left_out.holds(known) | useless.holds(known)))
+        left_out.add(taken)
         self._taken.append(taken)
 
     def _keep_taken(self) -> None:

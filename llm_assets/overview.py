@@ -17,7 +17,7 @@ from llm_assets.draft import answers_elsewhere, document_slices, estimate_reques
 from llm_assets.enrichment import Enrichment
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, forecast
-from llm_assets.planning import settled_requests
+from llm_assets.planning import requests_left_out
 from llm_assets.platform import Platform
 from llm_assets.preview import Unsent, forecast_of, unsent
 from llm_assets.prices import decoded
@@ -85,7 +85,7 @@ def overview(
     for plan in unfinished:
         if plan.pending and (slices := reader.slices(plan.partition)):
             told(plan.partition)
-            due.append(reader.read(slices, *settled_requests(platform, enrichment, plan.partition)))
+            due.append(reader.read(slices, *requests_left_out(platform, enrichment, plan.partition)))
     costs = platform.ledger.money.cost_by_partition()
     recent = lately(platform, enrichment.name, enrichment.model_name)
     return Overview(
@@ -124,13 +124,13 @@ class _Reader:
     def read(
         self,
         slices: Iterator[pl.DataFrame],
-        settled: FingerprintSet,
+        left_out: FingerprintSet,
         amendments: Mapping[Fingerprint, Amendment],
     ) -> Unsent:
         """What of these documents is to be sent."""
         if self._answers is None:
             self._answers = answers_elsewhere(self._platform, self._enrichment, None)
-        return unsent(self._platform, self._enrichment, slices, settled, amendments, self._answers)
+        return unsent(self._platform, self._enrichment, slices, left_out, amendments, self._answers)
 
 
 def _unplanned(platform: Platform, enrichment: Enrichment, found: Sequence[Unsent], estimate: Estimate) -> Part:

@@ -188,16 +188,16 @@ def _known(
     """The requests that are not to be sent, those of which an answer is of no use here, and how requests that were sent
     before and are again differ from the declared.
     """
-    settled, useless = FingerprintSet(), FingerprintSet()
+    left_out, useless = FingerprintSet(), FingerprintSet()
     amendments: dict[Fingerprint, Amendment] = {}
-    unsettled = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
+    unanswered = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
     sent = sum(shard.requests for shard in platform.ledger.shards(enrichment.name, partition))
     for part in parts_of(sent, platform.part_requests):
         standings = partition_standings(platform, enrichment, partition, rounds=rounds, part=part, without=without)
-        settled.add(standings.filter(~unsettled)["fingerprint"])
-        useless.add(standings.filter(unsettled & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
-        amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unsettled))
-    return settled, useless, amendments
+        left_out.add(standings.filter(~unanswered)["fingerprint"])
+        useless.add(standings.filter(unanswered & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
+        amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unanswered))
+    return left_out, useless, amendments
 
 
 def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
@@ -229,12 +229,12 @@ def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
     return digest.hexdigest()
 
 
-def settled_requests(
+def requests_left_out(
     platform: Platform, enrichment: Enrichment, partition: str
 ) -> tuple[FingerprintSet, dict[Fingerprint, Amendment]]:
     """The requests of a partition that the next wave leaves out (answered, waiting, or failed for good), and how those
     that it asks again differ from the declared.
     """
     current = platform.ledger.plan(enrichment.name, partition)
-    settled, _, amendments = _known(platform, enrichment, partition, current.rounds if current else 1, without=())
-    return settled, amendments
+    left_out, _, amendments = _known(platform, enrichment, partition, current.rounds if current else 1, without=())
+    return left_out, amendments

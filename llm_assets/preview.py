@@ -18,7 +18,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.errors import CapacityError, OutcomeUnknown, RequestRejected, TransientError
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast, sample, with_counted
-from llm_assets.planning import settled_requests
+from llm_assets.planning import requests_left_out
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
 from llm_assets.providers import Dialect
@@ -50,7 +50,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What a partition would take. `settled` requests are answered or waiting already, `reused` have their answer in
+    """What a partition would take. `left_out` requests are answered or waiting already, `reused` have their answer in
     another partition; the forecast is of the rest.
 
     It was learned from `evidence` earlier requests, or, where there are none, from those `asked` now; else
@@ -62,7 +62,7 @@ class Outlook:
 
     documents: int
     failed_before: int
-    settled: int
+    left_out: int
     reused: int
     forecast: Forecast
     evidence: int
@@ -80,7 +80,7 @@ class Unsent:
 
     documents: int
     failed_before: int
-    settled: int
+    left_out: int
     reused: int
     lengths: pl.Series
     room: pl.Series
@@ -101,7 +101,7 @@ def outlook(
         platform,
         enrichment,
         document_slices(platform, enrichment, partition),
-        *settled_requests(platform, enrichment, partition),
+        *requests_left_out(platform, enrichment, partition),
         answers_elsewhere(platform, enrichment, partition),
     )
     earlier = estimate_requests(platform, enrichment)
@@ -109,7 +109,7 @@ def outlook(
     return Outlook(
         documents=found.documents,
         failed_before=found.failed_before,
-        settled=found.settled,
+        left_out=found.left_out,
         reused=found.reused,
         forecast=forecast_of(platform, enrichment, [found], _learned(earlier, enrichment, asked, counted)),
         evidence=earlier.evidence,
@@ -128,13 +128,13 @@ def unsent(
     amendments: Mapping[Fingerprint, Amendment],
     elsewhere: Answers,
 ) -> Unsent:
-    """What of some documents would be sent, where `already` has the requests that are settled, and `amendments` how
+    """What of some documents would be sent, where `already` has the requests that are left out, and `amendments` how
     those that are asked again differ.
     """
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
     renderer = Renderer(enrichment, dialect, dialect.limits.bytes, amendments)
     line = _line_bytes(dialect)
-    documents = failed = settled = reused = 0
+    documents = failed = left_out = reused = 0
     lengths, room = [pl.Series(dtype=pl.Int64)], [pl.Series(dtype=pl.Int64)]
     seen = FingerprintSet()
     for slice_ in slices:
@@ -142,18 +142,18 @@ def unsent(
         documents += rendered.plan.height
         failed += rendered.plan["fingerprint"].null_count()
         fingerprints = pl.Series(list(rendered.bodies), dtype=pl.String)
-        is_new, is_settled = seen.add(fingerprints), already.holds(fingerprints)
+        is_new, is_left_out = seen.add(fingerprints), already.holds(fingerprints)
         is_known = elsewhere.known(fingerprints)
-        settled += int((is_new & is_settled).sum())
-        reused += int((is_new & ~is_settled & is_known).sum())
+        left_out += int((is_new & is_left_out).sum())
+        reused += int((is_new & ~is_left_out & is_known).sum())
         sizes = pl.Series([len(body) + line for body in rendered.bodies.values()], dtype=pl.Int64)
-        is_sent = is_new & ~is_settled & ~is_known
+        is_sent = is_new & ~is_left_out & ~is_known
         lengths.append(sizes.filter(is_sent))
         room.append(rooms(enrichment, list(rendered.bodies), amendments).filter(is_sent))
     return Unsent(
         documents=documents,
         failed_before=failed,
-        settled=settled,
+        left_out=left_out,
         reused=reused,
         lengths=pl.concat(lengths),
         room=pl.concat(room),

@@ -86,10 +86,10 @@ class Oddities:
         return Oddities(self.strays + other.strays, self.conflicts + other.conflicts)
 
 
-def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
+def publish(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     """Publish when every document has an outcome; otherwise record what is due."""
     with span("publish", **of_plan(plan)):
-        progress = _settle(platform, enrichment, plan, oddities)
+        progress = _published_or_due(platform, enrichment, plan, oddities)
         facts = {"enriched": progress.enriched, "failed": progress.failed} if progress.published else {}
         due = progress.requests.get(Standing.DUE, 0) + progress.requests.get(Standing.HELD, 0)
         told: dict[str, Fact] = {"documents": plan.documents, **facts, "due": due, "held": bool(progress.held)}
@@ -97,43 +97,66 @@ def settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Odd
     return progress
 
 
-def _settle(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
+def _published_or_due(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
-    in_flight = requests_in_flight(platform.store, shards)
-    tally = _Tally()
-    rows = _rows_of(enrichment, platform.part_requests)
+    held = ""
     with platform.store.files.scratch() as folder:
-        parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
-        planned = _by_fingerprint(platform.store.scan(plan.path).with_row_index(_POSITION), plan, rows, folder)
-        for part in parts_of(plan.requests, rows):
-            wants = planned.filter(part)
-            wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
-            # Read once, and without what takes most of the room.
-            known = results.filter(part).select(pl.exclude("answer")).collect().lazy()
-            standings = standings_of(enrichment, wanted, known, in_flight.filter(part), rounds=plan.rounds)
-            tally.count(standings, wants)
-            if not tally.unsettled:
-                _check_kept(enrichment, plan, wants)
-                enriched, failed = tables(enrichment, wants.collect(), standings, known, results.filter(part))
-                tally.count_tables(enriched, failed)
-                parts.add(enriched, failed)
-        if not tally.unsettled:
+        tally, parts = _counted(platform, enrichment, plan, requests_in_flight(platform.store, shards), results, folder)
+        if not tally.open:
             _assert_nothing_lost(plan, tally)
             # Where a newer plan was made meanwhile, that one will be published by who made it.
             with suppress(PlanConflict):
-                _publish(platform, enrichment, plan, parts)
+                _put_in_place(platform, enrichment, plan, parts)
                 return replace(tally.finished(plan, oddities), **_money(platform, enrichment, plan, shards, tally))
-    held = ""
-    if tally.unsettled:
-        held = tally.held()
-        unsent = tally.requests[Standing.DUE] or any(shard.state is ShardState.PLANNED for shard in shards)
-        if not held and unsent:
-            held = _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results)
+    if tally.open:
+        held = _why_held(platform, enrichment, plan, shards, results, tally)
         later = platform.clock() + _ROOM_WAIT if tally.no_room else None
-        platform.ledger.settle(plan, pending=tally.pending, held=held, not_before=later)
+        platform.ledger.record_due(plan, pending=tally.pending, held=held, not_before=later)
     progress = tally.unfinished(plan, results, oddities, plan.held or held)
     return replace(progress, **_money(platform, enrichment, plan, shards, tally))
+
+
+def _counted(
+    platform: Platform,
+    enrichment: Enrichment,
+    plan: Plan,
+    in_flight: pl.LazyFrame,
+    results: pl.LazyFrame,
+    folder: Path,
+) -> tuple[_Tally, _Parts]:
+    """Where all requests stand, part by part, and both tables, which are whole when none of them is open."""
+    tally, rows = _Tally(), _rows_of(enrichment, platform.part_requests)
+    parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
+    planned = _by_fingerprint(platform.store.scan(plan.path).with_row_index(_POSITION), plan, rows, folder)
+    for part in parts_of(plan.requests, rows):
+        wants = planned.filter(part)
+        wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
+        # Read once, and without what takes most of the room.
+        known = results.filter(part).select(pl.exclude("answer")).collect().lazy()
+        standings = standings_of(enrichment, wanted, known, in_flight.filter(part), rounds=plan.rounds)
+        tally.count(standings, wants)
+        if not tally.open:
+            _check_kept(enrichment, plan, wants)
+            enriched, failed = tables(enrichment, wants.collect(), standings, known, results.filter(part))
+            tally.count_tables(enriched, failed)
+            parts.add(enriched, failed)
+    return tally, parts
+
+
+def _why_held(
+    platform: Platform,
+    enrichment: Enrichment,
+    plan: Plan,
+    shards: Sequence[Shard],
+    results: pl.LazyFrame,
+    tally: _Tally,
+) -> str:
+    """Why nothing more is to be sent until somebody acts; empty when all is well."""
+    if held := tally.held():
+        return held
+    unsent = tally.requests[Standing.DUE] or any(shard.state is ShardState.PLANNED for shard in shards)
+    return _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results) if unsent else ""
 
 
 def _money(
@@ -189,7 +212,8 @@ class _Tally:
         return self.requests[Standing.DUE] + self.requests[Standing.HELD]
 
     @property
-    def unsettled(self) -> int:
+    def open(self) -> int:
+        """Requests without a final outcome."""
         return self.pending + self.requests[Standing.WAITING]
 
     def held(self) -> str:
@@ -275,7 +299,7 @@ def _by_fingerprint(planned: pl.LazyFrame, plan: Plan, rows: int, folder: Path) 
     return pl.scan_parquet(pieces)
 
 
-def _publish(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
+def _put_in_place(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
     """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
     store = platform.store
     with ExitStack() as files:

@@ -184,7 +184,7 @@ def test_what_a_settled_plan_says_is_not_written_over_a_newer_one(ledger: Ledger
     ledger.record_plan(PLAN, [], replaces=None)
     newer = replace(PLAN, plan_id="newer")
     ledger.record_plan(newer, [], replaces=PLAN)
-    ledger.settle(PLAN, pending=5, held="old news")
+    ledger.record_due(PLAN, pending=5, held="old news")
     with pytest.raises(PlanConflict), ledger.publishing(PLAN):
         pytest.fail("an older plan's tables took their places")
     assert ledger.plan("e", "p") == newer

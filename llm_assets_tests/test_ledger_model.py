@@ -104,7 +104,7 @@ class Runs(RuleBasedStateMachine):
     def settle(self, actor: str, pending: int, held: str) -> None:
         if (plan := self.seen[actor].plan) is None:
             return
-        self.ledger.settle(plan, pending=pending, held=held)
+        self.ledger.record_due(plan, pending=pending, held=held)
         self._change_plan(plan, pending=pending, not_before=None, **({"held": held} if held else {}))
 
     @rule(actor=ACTORS)

@@ -122,7 +122,7 @@ class Ledger:
             if connection.execute(sa.delete(shards).where(planned)).rowcount != 1:
                 raise PlanConflict(_conflict(plan))
 
-    def settle(self, plan: Plan, *, pending: int, held: str, not_before: datetime | None = None) -> None:
+    def record_due(self, plan: Plan, *, pending: int, held: str, not_before: datetime | None = None) -> None:
         """Record how many requests the next wave is due for, and from when on; for this plan only.
 
         A hold is set here, never lifted.
@@ -358,13 +358,13 @@ class Ledger:
         facts |= {"missing_since": None, "missing_at": None, "missing_looks": 0}
         self._advance(shard.key, ShardState.ENDED, of_batch=shard.batch_id, **facts)
 
-    def collected(self, shard: Shard, results: str, spent: Spent | None = None, *, settles: bool = True) -> None:
+    def collected(self, shard: Shard, results: str, spent: Spent | None = None, *, is_final: bool = True) -> None:
         """Every request of the shard has its outcome in the store's table `results`, for what was `spent`.
 
-        Unless that `settles` it, the budgets go on counting the most that it may have cost.
+        Unless that `is_final`, the budgets go on counting the most that it may have cost.
         """
         facts: dict[str, Any] = {"collected_at": self._clock(), "results": results, "adopted": False}
-        facts |= {"charge_usd": spent.cost_usd} if spent and settles else {}
+        facts |= {"charge_usd": spent.cost_usd} if spent and is_final else {}
         self._advance(shard.key, ShardState.COLLECTED, of_batch=shard.batch_id, spent=spent, **facts)
 
     def rejected(self, key: str, results: str, *, of_owner: str, code: str, message: str, billed: bool = False) -> None:
