@@ -129,7 +129,7 @@ class OutputSchema:
         """Validated answers (String, a JSON text or null a row) as the columns of `frame_schema`.
 
         As many rows as `answers`, null where the text is null. Datetimes without an offset are read as UTC.
-        Raises StoreError for a text whose values are not of the columns' types.
+        Raises StoreError for a text that is no such answer, where that shows.
         """
         if not self._is_plain:
             return self._typed(answers, self._canonical)

@@ -410,6 +410,55 @@ def test_what_validates_comes_back_as_it_was(answers: list[dict[str, Any] | None
             assert row == answer | {"at": in_utc}
 
 
+_WITHOUT_DATES = OutputSchema.from_fields(
+    "plain",
+    {
+        "text": "string",
+        "count": "integer",
+        "score": "number",
+        "sure": "boolean",
+        "note": {"type": "string", "optional": True},
+        "scores": {"type": "array", "items": {"type": "number", "optional": True}},
+        "inner": {"type": "object", "fields": {"copy": "string", "counts": {"type": "array", "items": "integer"}}},
+    },
+    "all.yaml",
+)
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
+_INTEGERS = st.integers(-(2**63), 2**63 - 1)
+_PLAIN_ANSWERS = st.fixed_dictionaries(
+    {
+        "text": _TEXT,
+        "count": _INTEGERS,
+        "score": _NUMBERS,
+        "sure": st.booleans(),
+        "scores": st.lists(st.none() | _NUMBERS, max_size=3),
+        "inner": st.fixed_dictionaries({"copy": _TEXT, "counts": st.lists(_INTEGERS, max_size=2)}),
+    },
+    optional={"note": st.none() | _TEXT},
+)
+
+
+@given(st.lists(st.none() | _PLAIN_ANSWERS, max_size=4), st.booleans(), st.sampled_from([None, 2]))
+def test_answers_without_dates_come_back_as_they_were(
+    answers: list[dict[str, Any] | None], ascii_only: bool, indent: int | None
+) -> None:
+    texts = [answer and json.dumps(answer, ensure_ascii=ascii_only, indent=indent) for answer in answers]
+    assert [text and _WITHOUT_DATES.validate(text) for text in texts] == [None] * len(texts)
+    rows = _WITHOUT_DATES.typed(pl.Series(texts, dtype=pl.String)).to_dicts()
+    for row, answer in zip(rows, answers, strict=True):
+        if answer is None:
+            assert set(row.values()) == {None}
+        else:
+            assert row == {"note": None} | answer
+
+
+@pytest.mark.parametrize("text", ['{"b":1}', '{"a":null}', '{"a":"SECRET"}', "[1]", "{", '{"a":"\\ud800"}'])
+def test_a_stored_text_that_is_no_such_answer_is_an_error(text: str) -> None:
+    schema = OutputSchema.from_fields("review", {"a": "integer", "b": {"type": "string", "optional": True}}, "r.yaml")
+    with pytest.raises(StoreError, match=r"^a stored answer does not obey review: ((?!SECRET).)*$"):
+        schema.typed(pl.Series(['{"a":1}', text]))
+
+
 @pytest.mark.parametrize(
     ("items", "value"),
     [
