@@ -54,12 +54,12 @@ def write_slices(slices: Iterator[pl.DataFrame], schema: Mapping[str, pl.DataTyp
     frame.sink_parquet(target, compression="zstd", row_group_size=rows, sync_on_close="all")
 
 
-def merged(files: Sequence[Path], position: str, length: int, rows: int) -> Iterator[pl.DataFrame]:
-    """The rows of files that are each sorted by the column `position`, in the order of it.
+def merged(tables: Sequence[pl.LazyFrame], position: str, length: int, rows: int) -> Iterator[pl.DataFrame]:
+    """The rows of tables that are each sorted by the column `position`, in the order of it.
 
-    It holds numbers below `length`, each once in all files. A slice has those of `rows` numbers, and reading one costs
-    little where the files' row groups are small.
+    It holds numbers below `length`, each once in all tables. A slice has those of `rows` numbers, and reading one costs
+    little where the tables are files with small row groups.
     """
     for start in range(0, length, rows):
         within = pl.col(position).is_between(start, start + rows, closed="left")
-        yield pl.concat([pl.scan_parquet(file).filter(within) for file in files]).collect().sort(position)
+        yield pl.concat([table.filter(within) for table in tables]).collect().sort(position)

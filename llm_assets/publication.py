@@ -127,9 +127,12 @@ def _counted(
 ) -> tuple[_Tally, _Parts]:
     """Where all requests stand, part by part, and both tables, which are whole when none of them is open."""
     tally, rows = _Tally(), _rows_of(enrichment, platform.part_requests)
-    parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS))
-    planned = _by_fingerprint(platform.store.scan(plan.path).with_row_index(_POSITION), plan, rows, folder)
-    for part in parts_of(plan.requests, rows):
+    conditions = parts_of(plan.requests, rows)
+    parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS), len(conditions))
+    planned = platform.store.scan(plan.path).with_row_index(_POSITION)
+    if len(conditions) > 1:
+        planned = _by_fingerprint(planned, plan.documents, rows, folder)
+    for part in conditions:
         wants = planned.filter(part)
         wanted = wants.select("fingerprint").drop_nulls().unique().collect()["fingerprint"]
         # Read once, and without what takes most of the room.
@@ -260,39 +263,41 @@ class _Tally:
 
 
 class _Parts:
-    """Both tables of a partition while they are made part by part, each part in the order of the documents."""
+    """Both tables of a partition while they are made part by part, each part in the order of the documents.
 
-    def __init__(self, folder: Path, slice_rows: int) -> None:
-        self._folder, self._slice_rows = folder, slice_rows
-        self._files: list[tuple[Path, Path]] = []
+    Of many parts each waits on disk; one alone stays in memory.
+    """
+
+    def __init__(self, folder: Path, slice_rows: int, count: int) -> None:
+        self._folder, self._slice_rows, self._is_alone = folder, slice_rows, count == 1
+        self._made: list[tuple[pl.LazyFrame, pl.LazyFrame]] = []
 
     def add(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
-        number = len(self._files)
-        files = self._folder / f"enriched-{number:03}.parquet", self._folder / f"failed-{number:03}.parquet"
-        for table, file in zip((enriched, failed), files, strict=True):
-            table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
-        self._files.append(files)
+        self._made.append((self._kept("enriched", enriched), self._kept("failed", failed)))
 
     def write(
         self, enriched: Path, failed: Path, documents: int, finished: Callable[[pl.DataFrame], pl.DataFrame]
     ) -> None:
         """Write the tables, all parts merged into the order of the documents; `finished` is what answers go through."""
-        for target, files, last in zip(
-            (enriched, failed), zip(*self._files, strict=True), (finished, _unchanged), strict=True
+        for target, parts, last in zip(
+            (enriched, failed), zip(*self._made, strict=True), (finished, _unchanged), strict=True
         ):
-            schema = pl.scan_parquet(files[0]).drop(_POSITION).collect_schema()
-            slices = (last(piece).drop(_POSITION) for piece in merged(files, _POSITION, documents, self._slice_rows))
+            schema = parts[0].drop(_POSITION).collect_schema()
+            slices = (last(piece).drop(_POSITION) for piece in merged(parts, _POSITION, documents, self._slice_rows))
             write_slices(slices, schema, target, self._slice_rows)
 
+    def _kept(self, name: str, table: pl.DataFrame) -> pl.LazyFrame:
+        if self._is_alone:
+            return table.lazy()
+        file = self._folder / f"{name}-{len(self._made):03}.parquet"
+        table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
+        return pl.scan_parquet(file)
 
-def _by_fingerprint(planned: pl.LazyFrame, plan: Plan, rows: int, folder: Path) -> pl.LazyFrame:
-    """The rows of a plan in pieces that are sorted by fingerprint, so that of each piece only a part is read for a part
-    of the requests; as they are where all of them are looked at together.
-    """
-    if plan.requests <= rows:
-        return planned
+
+def _by_fingerprint(planned: pl.LazyFrame, documents: int, rows: int, folder: Path) -> pl.LazyFrame:
+    """The rows of a plan in pieces that are sorted by fingerprint: of each, only a part is read for some requests."""
     pieces = []
-    for start in range(0, plan.documents, rows):
+    for start in range(0, documents, rows):
         pieces.append(folder / f"planned-{start:012}.parquet")
         piece = planned.slice(start, rows).collect().sort("fingerprint", _POSITION)
         piece.write_parquet(pieces[-1], compression="lz4", row_group_size=_PART_GROUP_ROWS)
