@@ -62,6 +62,32 @@ def test_batches_beyond_all_pages_of_the_list_are_not_left_out(far_back: Platfor
     assert not in_flight(far_back)
 
 
+def test_a_list_is_read_no_further_than_to_what_is_older_than_ours(platform: Platform, time: Time) -> None:
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    others(platform, 2 * OpenAIDialect.list_page_size)
+    time.passes(hours=1)
+    write_documents(platform, [f"Another {number}" for number in range(10)], "2026-11-02")
+    submit(platform, ENRICHMENT, "2026-11-02")
+    unknown = replace(in_flight(platform)[0], batch_id="batch_of_nobody")
+    told = poll(platform, [unknown, *in_flight(platform)[1:]], calls_max=25)
+    assert [shard.key for shard in in_flight(platform)] == [unknown.key]
+    assert told.calls == 3, "a page, and twice for the one that it did not name"
+
+
+def test_a_provider_whose_clock_is_behind_has_its_list_read_all_the_same(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    time.passes(hours=1)
+    emulator.advance_clock(-600)
+    write_documents(platform, [f"Another {number}" for number in range(10)], "2026-11-02")
+    submit(platform, ENRICHMENT, "2026-11-02")
+    others(platform, OpenAIDialect.list_page_size)
+    told = poll(platform, in_flight(platform), calls_max=25)
+    assert not in_flight(platform)
+    assert told.calls == 2, "a page of others, and ours"
+
+
 def test_pages_begin_where_batches_of_ours_are(far_back: Platform) -> None:
     told = poll(far_back, far_back.ledger.active_shards(), calls_max=3)
     assert (told.calls, told.asked) == (3, 5)
