@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from math import isfinite
 
 import polars as pl
 from scipy.stats import binomtest, false_discovery_control  # type: ignore[import-untyped]
@@ -131,8 +130,7 @@ def _agreement(label: pl.Series, outcome: pl.Series) -> dict[str, object]:
 def _kappa(labels: Sequence[str], said: Sequence[str]) -> float | None:
     if not labels:
         return None
-    kappa = 1.0 if labels == said else float(cohen_kappa_score(labels, said))
-    return kappa if isfinite(kappa) else None
+    return 1.0 if labels == said else float(cohen_kappa_score(labels, said))  # which of one label alone says nothing
 
 
 def _share(some: int, count: int) -> tuple[float | None, float | None, float | None]:

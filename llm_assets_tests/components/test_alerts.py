@@ -170,11 +170,12 @@ def test_what_passed_and_what_is_launched_again_is_not_told(
 
 
 def test_slack_is_told_in_its_channel(emulated: dg.DagsterInstance, emulator: Emulator, receiver: Server) -> None:
-    receiver.will(json_reply({"ok": True}))
+    receiver.will(json_reply({"ok": False, "error": "ratelimited"}, 429, retry_after="0"), json_reply({"ok": True}))
     for definitions in load({"slack_channel": "#data"}):
         result, problem = run_and_tell(definitions, emulated, "of_somebody_else")
     assert problem == ""
-    (asked,) = receiver.asked
+    too_early, asked = receiver.asked
+    assert too_early.body == asked.body
     assert (asked.path, asked.headers["authorization"]) == ("/api/chat.postMessage", f"Bearer {TOKEN}")
     said = asked.body.decode()
     fields = parse_qs(said) if asked.headers["content-type"].startswith("application/x-www") else json.loads(said)
