@@ -76,12 +76,11 @@ def _within_budgets(platform: Platform, enrichment: Enrichment, plan: Plan) -> P
         return plan
     budget, charged, asked = short
     planned = [s for s in platform.ledger.shards(plan.enrichment, plan.partition) if s.state is ShardState.PLANNED]
-    about, most, usd, taken = (
-        in_dollars(usd, _PLACES) for usd in (sum(s.expected_usd for s in planned), asked, budget.usd, charged)
-    )
+    expected = sum(shard.expected_usd for shard in planned)
+    about, most, limit, taken = (in_dollars(usd, _PLACES) for usd in (expected, asked, budget.usd, charged))
     held = (
         f"over budget: {sum(shard.requests for shard in planned):,} requests would cost about {about} and at most "
-        f"{most}; {budget.name} is {usd}, of which {taken} are spent or reserved. Raise {budget.name}, or lower "
+        f"{most}; {budget.name} is {limit}, of which {taken} are spent or reserved. Raise {budget.name}, or lower "
         f"max_tokens{', or wait until tomorrow (UTC)' if budget.since else ''}"
     )
     platform.ledger.hold(plan, held)
@@ -100,6 +99,18 @@ def _plan(
         rounds += 1
     elif current is not None and inputs and current.inputs == inputs and _is_done(platform, enrichment, current):
         return current  # every document has its outcome, and nothing has changed since
+    draft, plan, unsent = _drafted(platform, enrichment, partition, current, rounds, inputs)
+    if plan == current and not draft.reused and not unsent:
+        draft.discard()
+    else:
+        _record(platform, draft, plan, current, unsent)
+    return plan
+
+
+def _drafted(
+    platform: Platform, enrichment: Enrichment, partition: str, current: Plan | None, rounds: int, inputs: str
+) -> tuple[Draft, Plan, list[Shard]]:
+    """What is to be sent, the plan for it, and the shards that were planned before and are to be taken back for it."""
     is_new = current is None or current.inputs != inputs
     draft = _draft(platform, enrichment, partition, current, rounds, is_new)
     if inputs != _inputs(platform, enrichment, partition):
@@ -108,13 +119,14 @@ def _plan(
     unsent = _unsent(platform, enrichment, current, all_of_them=plan.digest != current.digest) if current else []
     if unsent:
         draft.discard()
-        draft = _draft(
-            platform, enrichment, partition, current, rounds, is_new, without=[shard.key for shard in unsent]
-        )
+        without = [shard.key for shard in unsent]
+        draft = _draft(platform, enrichment, partition, current, rounds, is_new, without)
         plan = draft.plan(current, rounds, inputs)
-    if plan == current and not draft.reused and not unsent:
-        draft.discard()
-        return plan
+    return draft, plan, unsent
+
+
+def _record(platform: Platform, draft: Draft, plan: Plan, current: Plan | None, unsent: Sequence[Shard]) -> None:
+    """Make a plan the current one, with its shards in place of those that were not sent."""
     try:
         draft.write_plan(plan)
         new = [replace(shard, plan_digest=plan.digest) for shard in (*draft.shards, *draft.reused)]
@@ -124,7 +136,6 @@ def _plan(
         raise
     for shard in unsent:
         platform.store.files.delete(platform.request_file(shard))
-    return plan
 
 
 def _is_done(platform: Platform, enrichment: Enrichment, plan: Plan) -> bool:
