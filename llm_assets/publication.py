@@ -270,18 +270,19 @@ class _Parts:
 
     def __init__(self, folder: Path, slice_rows: int, count: int) -> None:
         self._folder, self._slice_rows, self._is_alone = folder, slice_rows, count == 1
-        self._made: list[tuple[pl.LazyFrame, pl.LazyFrame]] = []
+        self._enriched: list[pl.LazyFrame] = []
+        self._failed: list[pl.LazyFrame] = []
 
     def add(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
-        self._made.append((self._kept("enriched", enriched), self._kept("failed", failed)))
+        for name, table, parts in (("enriched", enriched, self._enriched), ("failed", failed, self._failed)):
+            if table.height or not parts:  # one is needed for its columns
+                parts.append(self._kept(f"{name}-{len(parts):03}", table))
 
     def write(
         self, enriched: Path, failed: Path, documents: int, finished: Callable[[pl.DataFrame], pl.DataFrame]
     ) -> None:
         """Write the tables, all parts merged into the order of the documents; `finished` is what answers go through."""
-        for target, parts, last in zip(
-            (enriched, failed), zip(*self._made, strict=True), (finished, _unchanged), strict=True
-        ):
+        for target, parts, last in ((enriched, self._enriched, finished), (failed, self._failed, _unchanged)):
             schema = parts[0].drop(_POSITION).collect_schema()
             slices = (last(piece).drop(_POSITION) for piece in merged(parts, _POSITION, documents, self._slice_rows))
             write_slices(slices, schema, target, self._slice_rows)
@@ -289,7 +290,7 @@ class _Parts:
     def _kept(self, name: str, table: pl.DataFrame) -> pl.LazyFrame:
         if self._is_alone:
             return table.lazy()
-        file = self._folder / f"{name}-{len(self._made):03}.parquet"
+        file = self._folder / f"{name}.parquet"
         table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
         return pl.scan_parquet(file)
 
