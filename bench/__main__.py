@@ -72,7 +72,7 @@ class _Bench:
 
 
 def main(
-    documents: Annotated[int, typer.Option(min=1, envvar="BENCH_DOCUMENTS", help="How many to make up.")] = 100_000,
+    documents: Annotated[int, typer.Option(min=1, envvar="BENCH_DOCUMENTS", help="How many to make up.")] = 75_000,
     peer_documents: Annotated[int, typer.Option(min=1, help="How many of them the peers get.")] = 5_000,
     runs: Annotated[int, typer.Option(min=1, help="How often everything is measured; medians count.")] = 3,
     only: Annotated[list[Part] | None, typer.Option(help="Measure this part alone; may be said again.")] = None,
