@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil  # type: ignore[import-untyped]
 import pytest
 from rich.console import Console
 
@@ -250,6 +251,10 @@ def test_what_a_killed_demo_started_ends_with_it(holder: Holder) -> None:
 
 def test_what_outlives_a_killed_demo_and_its_guards_watch_is_ended_by_the_next(holder: Holder) -> None:
     os.kill(holder.group, signal.SIGSTOP)
+    guard, deadline = psutil.Process(holder.group), time.monotonic() + 10
+    while guard.status() != psutil.STATUS_STOPPED:  # before, it may still see the holder end
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # a process that stops tells only its parent
     holder.kill()
     assert len(processes_of(holder.group)) == 3
     said: list[str] = []

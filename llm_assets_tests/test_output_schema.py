@@ -423,7 +423,7 @@ _WITHOUT_DATES = OutputSchema.from_fields(
     },
     "all.yaml",
 )
-_NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
+_NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53)
 _INTEGERS = st.integers(-(2**63), 2**63 - 1)
 _PLAIN_ANSWERS = st.fixed_dictionaries(
     {
