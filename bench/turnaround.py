@@ -21,10 +21,10 @@ from bench.platform_run import credentials
 from bench.task import DOCUMENTS, PARTITION, PROVIDERS, made_up
 from llm_assets.demo.loopback import HOST, free_port
 from llm_assets.demo.services import ROOT, Service
+from llm_assets.demo.story import NOT_INHERITED
 from llm_assets.demo.webserver import Webserver
 from llm_assets.ledger import Ledger
 from llm_assets.platform import utc_now
-from llm_assets.providers import NAMES
 from llm_assets.records import Plan, ShardState
 from llm_assets_tests.emulator_process import Emulator
 
@@ -36,7 +36,6 @@ _WORKSPACE = """
 load_from:
   - python_module: {module_name: bench_project.definitions, working_directory: PROJECT, location_name: llm_assets}
 """
-_NOT_INHERITED = (*(f"{name.upper()}_" for name in NAMES), "DAGSTER_", "LLM_ASSETS_")
 
 
 def measure_turnaround(folder: Path, tell: Callable[[str], None], *, documents: int = _DOCUMENTS) -> dict[str, float]:
@@ -93,7 +92,7 @@ def _dagster(base: Path, url: str) -> Iterator[Webserver]:
 
 
 def _environment(base: Path, home: Path, url: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
     accounts = {
         f"{name.upper()}_{key}": value
         for name, account in credentials(url).items()

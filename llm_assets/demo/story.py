@@ -36,7 +36,7 @@ FAULTS = Path(__file__).with_name("faults.yaml")
 POLL_SECONDS = 5
 _FAKE_KEY = "emulator"
 # What could lead the processes to anything but this demo's own store, instance and emulator.
-_NOT_INHERITED = (*(f"{name.upper()}_" for name in NAMES), "DAGSTER_", "LLM_ASSETS_")
+NOT_INHERITED = (*(f"{name.upper()}_" for name in NAMES), "DAGSTER_", "LLM_ASSETS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class Demo:
 
     def _environment(self) -> dict[str, str]:
         """The user's environment without anything that leads out of the demo."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         emulator = f"http://{HOST}:{self.emulator_port}"
         return inherited | {
             "ANTHROPIC_API_KEY": _FAKE_KEY,
