@@ -8,7 +8,7 @@ several for one request wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,9 @@ from llm_assets.shards import fingerprint_of
 # characters escaped in six bytes, and what stands around it. A longer line is never held as a whole.
 LINE_BYTES_MAX = 16 << 20
 _READ_BYTES = 1 << 20
+# Results are few objects at a time, and columns as soon as may be.
+_SLICE_ROWS = 2_000
+_PLACE = "place"
 # Both vendors write the custom_id first or second. In a text its quotes would be escaped, so a match is no quotation.
 _NAMED_WITHIN = 1024
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([a-zA-Z0-9_-]{1,64})"')
@@ -35,31 +38,42 @@ _NO_RESULT = Result("", reason=Reason.MISSING_RESULT, message="the provider retu
 
 @dataclass(slots=True)
 class Intake:
-    """What the lines of a shard's results were: `by_fingerprint` has at most one result a request.
+    """What the lines of a shard's results were. A request is named by its place among the `sent`.
 
-    `unknown` counts lines whose custom_id the shard did not send, `duplicates` further lines for a request that
-    had one, `conflicts` those of them that say something else, `unreadable` lines that are no results. `broken` has
-    the requests that unreadable lines seem to be for: a line that was cut short looks like that, too, so these count
-    as outcomes only when nothing better can be had.
+    `slices` have the first result of each request, judged; `missing` are the requests without one. `unknown` counts
+    lines whose custom_id the shard did not send, `duplicates` further lines for a request that had one, `conflicts`
+    those of them that say something else, `unreadable` lines that are no results. `broken` has the requests that
+    unreadable lines seem to be for: a line that was cut short looks like that, too, so these count as outcomes only
+    when nothing better can be had.
     """
 
-    by_fingerprint: dict[Fingerprint, Result] = field(default_factory=dict)
-    broken: dict[Fingerprint, Result] = field(default_factory=dict)
+    sent: int = 0
+    slices: list[pl.DataFrame] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    broken: dict[int, Result] = field(default_factory=dict)
     lines: int = 0
     unknown: int = 0
     duplicates: int = 0
     conflicts: int = 0
     unreadable: int = 0
 
-    def result(self, fingerprint: Fingerprint) -> Result | None:
-        """What came back for a request."""
-        return self.by_fingerprint.get(fingerprint) or self.broken.get(fingerprint)
+    @property
+    def found(self) -> int:
+        """How many requests have a result that could be read."""
+        return self.sent - len(self.missing)
 
 
-def take_in(lines: Iterable[bytes], key: str, sent: Iterable[Fingerprint], dialect: Dialect) -> Intake:
-    """Read result lines and keep those that answer what the shard `key` sent."""
-    wanted = frozenset(sent)
-    intake = Intake()
+def take_in(
+    lines: Iterable[bytes], key: str, sent: Sequence[Fingerprint], dialect: Dialect, output: Output | None
+) -> Intake:
+    """Read result lines; judge and keep those that answer what the shard `key` sent.
+
+    `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
+    """
+    places = {fingerprint: place for place, fingerprint in enumerate(sent)}
+    said: list[int | None] = [None] * len(sent)
+    intake = Intake(len(sent))
+    taken: dict[int, Result] = {}
     for line in lines:
         intake.lines += 1
         try:
@@ -67,19 +81,33 @@ def take_in(lines: Iterable[bytes], key: str, sent: Iterable[Fingerprint], diale
         except ValueError:
             intake.unreadable += 1
             broken = _unread(line, _NOT_READ)
-            fingerprint = fingerprint_of(broken.custom_id, key)
-            if fingerprint is not None and fingerprint in wanted:
-                intake.broken.setdefault(fingerprint, broken)
+            if (place := _place(broken, key, places)) is not None:
+                intake.broken.setdefault(place, broken)
             continue
-        fingerprint = fingerprint_of(result.custom_id, key)
-        if fingerprint is None or fingerprint not in wanted:
+        if (place := _place(result, key, places)) is None:
             intake.unknown += 1
-        elif first := intake.by_fingerprint.get(fingerprint):
+        elif said[place] is not None:
             intake.duplicates += 1
-            intake.conflicts += (first.text, first.reason) != (result.text, result.reason)
+            intake.conflicts += said[place] != _said(result)
         else:
-            intake.by_fingerprint[fingerprint] = result
+            said[place] = _said(result)
+            taken[place] = judge(result, output)
+            if len(taken) == _SLICE_ROWS:
+                intake.slices.append(_rows(taken, judged=output is not None))
+                taken.clear()
+    intake.slices.append(_rows(taken, judged=output is not None))
+    intake.missing = [place for place, what in enumerate(said) if what is None]
     return intake
+
+
+def _place(result: Result, key: str, places: Mapping[Fingerprint, int]) -> int | None:
+    fingerprint = fingerprint_of(result.custom_id, key)
+    return None if fingerprint is None else places.get(fingerprint)
+
+
+def _said(result: Result) -> int:
+    """What tells results apart, for a set of lines in which no text is to be kept twice."""
+    return hash((result.text, result.reason))
 
 
 def _oversize(line: bytes) -> Result:
@@ -97,22 +125,20 @@ def _unread(line: bytes, problem: str) -> Result:
     return Result(custom_id, reason=Reason.UNREADABLE_RESULT, message=problem)
 
 
-def outcomes(
-    sent: Sequence[Fingerprint], intake: Intake, output: Output | None, wave: int, rest: Reason | None = None
-) -> pl.DataFrame:
+def outcomes(sent: Sequence[Fingerprint], intake: Intake, wave: int, rest: Reason | None = None) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request that was sent, in the order of sending.
 
-    `output` is the schema that was asked for. Who has only another one gives none: the answers are not judged yet.
     `rest` is why requests without a result were not done, where that is known.
     """
     absent = _NO_RESULT if rest is None else Result("", reason=rest, message=_NOT_DONE)
-    return _frame(sent, [judge(intake.result(f) or absent, output) for f in sent], wave, judged=output is not None)
+    others = {place: intake.broken.get(place, absent) for place in intake.missing}
+    return _table(sent, [*intake.slices, _rows(others)], wave)
 
 
 def same_outcome(sent: Sequence[Fingerprint], reason: Reason, code: str, message: str, wave: int) -> pl.DataFrame:
     """One row of RESULTS_SCHEMA for each request of a shard that failed as a whole."""
     result = Result(custom_id="", reason=reason, provider_type=code, message=message)
-    return _frame(sent, [result] * len(sent), wave)
+    return _table(sent, [_rows(dict.fromkeys(range(len(sent)), result))], wave)
 
 
 def judge(result: Result, output: Output | None) -> Result:
@@ -152,11 +178,12 @@ def _non_empty(file: BinaryIO) -> Iterator[bytes]:
             yield stripped
 
 
-def _frame(sent: Sequence[Fingerprint], results: Sequence[Result], wave: int, *, judged: bool = True) -> pl.DataFrame:
+def _rows(taken: Mapping[int, Result], *, judged: bool = True) -> pl.DataFrame:
+    """Results, by the place of their request, as the columns of RESULTS_SCHEMA that they have something to say of."""
+    results = taken.values()
     usages = [result.usage for result in results]
     columns = {
-        "fingerprint": sent,
-        "wave": [wave] * len(sent),
+        _PLACE: list(taken),
         "reason": [result.reason for result in results],
         "provider_type": [result.provider_type for result in results],
         "message": [result.message for result in results],
@@ -167,8 +194,18 @@ def _frame(sent: Sequence[Fingerprint], results: Sequence[Result], wave: int, *,
         "cache_read_tokens": [usage.cache_read_tokens for usage in usages],
         "cache_write_tokens": [usage.cache_write_tokens for usage in usages],
         "cache_write_1h_tokens": [usage.cache_write_1h_tokens for usage in usages],
-        "cost_usd": [0.0] * len(sent),  # what it costs is worked out by columns (spending.py)
-        "judged": [judged or result.reason is not None for result in results],
-        "answered_at": [None] * len(sent),
     }
-    return pl.DataFrame(columns, schema=RESULTS_SCHEMA)
+    schema = {name: RESULTS_SCHEMA.get(name, pl.UInt32()) for name in columns}
+    return pl.DataFrame(columns, schema=schema).with_columns(
+        (pl.lit(judged) | pl.col("reason").is_not_null()).alias("judged")
+    )
+
+
+def _table(sent: Sequence[Fingerprint], slices: Sequence[pl.DataFrame], wave: int) -> pl.DataFrame:
+    """RESULTS_SCHEMA, of slices that have each place among the sent once."""
+    rows = pl.concat(slices).sort(_PLACE).drop(_PLACE)
+    ours = {"wave": wave, "cost_usd": 0.0, "answered_at": None}  # costs are worked out by columns (spending.py)
+    return rows.with_columns(
+        pl.Series("fingerprint", sent, dtype=RESULTS_SCHEMA["fingerprint"]),
+        *[pl.lit(value, dtype=RESULTS_SCHEMA[name]).alias(name) for name, value in ours.items()],
+    ).select(*RESULTS_SCHEMA)

@@ -7,6 +7,7 @@ The ledger moves on only after the file is in place, so all of this may be inter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -27,13 +28,15 @@ from llm_assets.ledger import VANISHED
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.prices import decoded
-from llm_assets.providers import FILE_NOT_VISIBLE, Client
-from llm_assets.publication import Oddities, Progress, publish
+from llm_assets.progress import Oddities, Progress
+from llm_assets.providers import FILE_NOT_VISIBLE
+from llm_assets.publication import publish
 from llm_assets.records import (
     Batch,
     BatchCounts,
     BatchState,
     FailureKind,
+    Fingerprint,
     Reason,
     Shard,
     ShardState,
@@ -81,9 +84,8 @@ def collect_partition(platform: Platform, enrichment: Enrichment, partition: str
 def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Oddities:
     """Bring home what came back for a shard."""
     assert shard.batch_id is not None
-    client = platform.client_of(shard)
     try:
-        batch = client.batch(shard.batch_id)
+        batch = platform.client_of(shard).batch(shard.batch_id)
     except NotThere as error:
         if shard.code == VANISHED or platform.missing_for_good(shard, error):
             return _vanished(platform, enrichment, shard)
@@ -92,8 +94,9 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
         return Oddities()
     if batch.state is BatchState.FAILED:
         return _refused(platform, enrichment, shard, batch)
+    sent = sent_fingerprints(platform.store, shard)
     try:
-        intake = _fetch(platform, client, shard, batch)
+        intake = _fetch(platform, enrichment, shard, batch, sent)
     except NotThere as error:
         if not platform.missing_for_good(shard, error):
             return _later(platform, shard)
@@ -104,28 +107,28 @@ def _collect(platform: Platform, enrichment: Enrichment, shard: Shard) -> Odditi
     if _is_disproved(shard, intake):
         _disprove(platform, shard)
         return Oddities(intake.unknown)
-    sent = sent_fingerprints(platform.store, shard)
-    output = enrichment.output if asked_for(shard, enrichment.output) else None
-    is_whole = len(intake.by_fingerprint) >= expected_results(batch.counts, len(sent))
-    table = outcomes(sent, intake, output, shard.wave, batch.rest if is_whole else None)
+    is_whole = intake.found >= expected_results(batch.counts, intake.sent)
+    table = outcomes(sent, intake, shard.wave, batch.rest if is_whole else None)
     _keep(platform, enrichment, shard, table)
     return Oddities(intake.unknown + intake.unreadable, intake.conflicts)
 
 
-def _fetch(platform: Platform, client: Client, shard: Shard, batch: Batch) -> Intake | None:
+def _fetch(
+    platform: Platform, enrichment: Enrichment, shard: Shard, batch: Batch, sent: Sequence[Fingerprint]
+) -> Intake | None:
     """Download and read a batch's results, each time from the start.
 
     None when they break off, or are fewer than the provider says, and may still become complete.
     """
-    sent = sent_fingerprints(platform.store, shard)
-    dialect = platform.dialect_of(shard)
+    client, dialect = platform.client_of(shard), platform.dialect_of(shard)
+    output = enrichment.output if asked_for(shard, enrichment.output) else None
     broken = retry_if_exception_type((DownloadIncomplete, TransientError))
     intake = Intake()
     try:
         for attempt in Retrying(retry=broken, stop=stop_after_attempt(_DOWNLOADS), reraise=True):
             with attempt, platform.store.files.scratch() as folder:
-                intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect)
-                _check_complete(shard, batch, intake, expected=expected_results(batch.counts, len(sent)))
+                intake = take_in(read_lines(client.download(batch, folder)), shard.key, sent, dialect, output)
+                _check_complete(shard, batch, intake)
     except (DownloadIncomplete, TransientError) as error:
         # What breaks off is no answer at all; what is whole and short is one when it stays so.
         gone = platform.missing_for_good(shard, error)
@@ -141,17 +144,17 @@ def expected_results(counts: BatchCounts, sent: int) -> int:
     return min(counts.finished, sent) if counts.total >= sent else sent
 
 
-def _check_complete(shard: Shard, batch: Batch, intake: Intake, *, expected: int) -> None:
+def _check_complete(shard: Shard, batch: Batch, intake: Intake) -> None:
     """Lines that nobody asked for do not stand in for missing ones; alone, they disprove an adopted batch."""
-    found = len(intake.by_fingerprint)
-    if found < expected and not _is_disproved(shard, intake):
-        problem = f"results of {found} requests, expected {expected}"
+    expected = expected_results(batch.counts, intake.sent)
+    if intake.found < expected and not _is_disproved(shard, intake):
+        problem = f"results of {intake.found} requests, expected {expected}"
         raise DownloadIncomplete(f"batch {batch.batch_id}: {problem}", code=_SHORT)
 
 
 def _is_disproved(shard: Shard, intake: Intake) -> bool:
     """Whether the batch that was believed to be the shard's answers somebody else."""
-    return shard.adopted and intake.unknown > 0 and not intake.by_fingerprint
+    return shard.adopted and intake.unknown > 0 and not intake.found
 
 
 def _later(platform: Platform, shard: Shard) -> Oddities:

@@ -6,10 +6,9 @@ nothing is published.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,14 @@ import polars as pl
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
-from llm_assets.evidence import UNSUPPORTED, unsupported
+from llm_assets.evidence import unsupported
 from llm_assets.history import parts_of, requests_in_flight, results_so_far, standings_of
+from llm_assets.outcome_tables import POSITION, tables
 from llm_assets.output_schema import ANSWER_BYTES
 from llm_assets.parquet import merged, write_slices
 from llm_assets.platform import Platform
-from llm_assets.records import DOCUMENT_ID, FAILED_SCHEMA, TEXT, FailureKind, Plan, Reason, Shard, ShardState, Spent
+from llm_assets.progress import Oddities, Progress, Tally, counts
+from llm_assets.records import DOCUMENT_ID, TEXT, FailureKind, Plan, Shard, ShardState
 from llm_assets.retries import Standing, kind_of
 from llm_assets.text_limit import WAS_CUT
 from llm_assets.trail import Fact, of_plan, span, tell
@@ -37,53 +38,7 @@ _HOPELESS = (FailureKind.PERMANENT, FailureKind.REPAIRABLE)
 _MERGED_ROWS = 50_000
 _ROWS_MIN = 2_000
 _PART_GROUP_ROWS = 5_000
-_TYPED_ROWS = 20_000
-_POSITION = "position"
-_NOT_LOOKED = pl.Series([None], dtype=pl.List(pl.String()))
 _LATELY = timedelta(days=90)
-_EXAMPLES = 3
-_USED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cost_usd")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a partition is, in documents, requests and tokens.
-
-    `requests` counts the plan's distinct requests by standing; `failures` documents by reason once published, and
-    requests by their last reason before. `spent` is all that was paid for the partition; `saved_usd` is what was not,
-    because documents share a request or another partition had its answer, at what an answer costs here. `examples` are
-    the ids of a few documents for each of the `failures`; `by_wave` counts answers by wave, once published those of
-    documents, before those of requests. `strays` counts result lines that no request of ours was waiting for, and
-    `conflicts` those that say something else than an earlier line for the same request, which counts.
-    """
-
-    documents: int = 0
-    enriched: int = 0
-    failed: int = 0
-    published: bool = False
-    wave: int = 0
-    requests: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    by_wave: dict[int, int] = field(default_factory=dict)
-    held: str = ""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    spent: Spent = field(default_factory=Spent)
-    saved_usd: float = 0.0
-    strays: int = 0
-    conflicts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Oddities:
-    """Result lines that were not taken in; see Progress."""
-
-    strays: int = 0
-    conflicts: int = 0
-
-    def __add__(self, other: Oddities) -> Oddities:
-        return Oddities(self.strays + other.strays, self.conflicts + other.conflicts)
 
 
 def publish(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
@@ -124,12 +79,12 @@ def _counted(
     in_flight: pl.LazyFrame,
     results: pl.LazyFrame,
     folder: Path,
-) -> tuple[_Tally, _Parts]:
+) -> tuple[Tally, _Parts]:
     """Where all requests stand, part by part, and both tables, which are whole when none of them is open."""
-    tally, rows = _Tally(), _rows_of(enrichment, platform.part_requests)
+    tally, rows = Tally(), _rows_of(enrichment, platform.part_requests)
     conditions = parts_of(plan.requests, rows)
     parts = _Parts(folder, _rows_of(enrichment, _MERGED_ROWS), len(conditions))
-    planned = platform.store.scan(plan.path).with_row_index(_POSITION)
+    planned = platform.store.scan(plan.path).with_row_index(POSITION)
     if len(conditions) > 1:
         planned = _by_fingerprint(planned, plan.documents, rows, folder)
     for part in conditions:
@@ -153,7 +108,7 @@ def _why_held(
     plan: Plan,
     shards: Sequence[Shard],
     results: pl.LazyFrame,
-    tally: _Tally,
+    tally: Tally,
 ) -> str:
     """Why nothing more is to be sent until somebody acts; empty when all is well."""
     if held := tally.held():
@@ -163,7 +118,7 @@ def _why_held(
 
 
 def _money(
-    platform: Platform, enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], tally: _Tally
+    platform: Platform, enrichment: Enrichment, plan: Plan, shards: Sequence[Shard], tally: Tally
 ) -> dict[str, Any]:
     """What was paid for the partition, and what was not."""
     lately = platform.ledger.money.spent(plan.enrichment, since=platform.clock() - _LATELY)
@@ -173,93 +128,6 @@ def _money(
         "spent": platform.ledger.money.spent(plan.enrichment, plan.partition),
         "saved_usd": (shared + reused) * lately.cost_usd / max(lately.billed, 1),
     }
-
-
-class _Tally:
-    """What was counted, part by part."""
-
-    def __init__(self) -> None:
-        self.requests: Counter[str] = Counter()
-        self.no_room = False  # whether some of what is due was refused for lack of room
-        self.enriched = 0
-        self.failed = 0
-        self._last_failures: Counter[str] = Counter()
-        self._refusals: Counter[str] = Counter()
-        self._failures: Counter[str] = Counter()
-        self._last_examples: dict[str, list[str]] = {}
-        self._examples: dict[str, list[str]] = {}
-        self._by_wave: Counter[int] = Counter()
-        self._tokens: Counter[str] = Counter()
-
-    def count(self, standings: pl.DataFrame, wants: pl.LazyFrame) -> None:
-        standing, reason = pl.col("standing"), pl.col("reason")
-        self.requests.update(_counts(standings["standing"]))
-        unanswered = standings.filter((standing != Standing.ANSWERED) & reason.is_not_null())
-        self._last_failures.update(_counts(unanswered["reason"]))
-        _note_examples(self._last_examples, unanswered.select("reason", "fingerprint"), wants)
-        self._refusals.update(_counts(standings.filter(standing == Standing.HELD)["reason"]))
-        waits_for_room = (standing == Standing.DUE) & (pl.col("kind") == FailureKind.CAPACITY)
-        self.no_room |= not standings.filter(waits_for_room).is_empty()
-
-    def count_tables(self, enriched: pl.DataFrame, failed: pl.DataFrame) -> None:
-        self.enriched += enriched.height
-        self.failed += failed.height
-        self._failures.update(_counts(failed["reason"]))
-        self._by_wave.update(dict(enriched["wave"].value_counts().iter_rows()))
-        _note_examples(self._examples, failed.select("reason", DOCUMENT_ID))
-        for name in ("input_tokens", "output_tokens"):
-            self._tokens[name] += int(enriched[name].sum()) + int(failed[name].sum())
-
-    @property
-    def pending(self) -> int:
-        return self.requests[Standing.DUE] + self.requests[Standing.HELD]
-
-    @property
-    def open(self) -> int:
-        """Requests without a final outcome."""
-        return self.pending + self.requests[Standing.WAITING]
-
-    def held(self) -> str:
-        """Why nothing more is to be sent: the account or the model was refused, or what was paid for is gone."""
-        if gone := self._refusals[Reason.RESULTS_GONE]:
-            return (
-                f"the results of {gone:,} requests are gone at the provider, and asking again would pay for them again"
-            )
-        return f"refused by the provider: {', '.join(sorted(self._refusals))}" if self._refusals else ""
-
-    def finished(self, plan: Plan, oddities: Oddities) -> Progress:
-        return Progress(
-            documents=plan.documents,
-            enriched=self.enriched,
-            failed=self.failed,
-            published=True,
-            wave=plan.wave,
-            requests=dict(self.requests),
-            failures=dict(self._failures.most_common()),
-            examples=self._examples,
-            by_wave=dict(self._by_wave),
-            input_tokens=self._tokens["input_tokens"],
-            output_tokens=self._tokens["output_tokens"],
-            strays=oddities.strays,
-            conflicts=oddities.conflicts,
-        )
-
-    def unfinished(self, plan: Plan, results: pl.LazyFrame, oddities: Oddities, held: str) -> Progress:
-        used = results.select(pl.col("input_tokens", "output_tokens").sum()).collect()
-        answers = results.filter(pl.col("reason").is_null()).group_by("wave").len().collect()
-        return Progress(
-            documents=plan.documents,
-            wave=plan.wave,
-            requests=dict(self.requests),
-            failures=dict(self._last_failures.most_common()),
-            examples=self._last_examples,
-            by_wave=dict(answers.iter_rows()),
-            held=held,
-            input_tokens=used["input_tokens"].item(),
-            output_tokens=used["output_tokens"].item(),
-            strays=oddities.strays,
-            conflicts=oddities.conflicts,
-        )
 
 
 class _Parts:
@@ -283,8 +151,8 @@ class _Parts:
     ) -> None:
         """Write the tables, all parts merged into the order of the documents; `finished` is what answers go through."""
         for target, parts, last in ((enriched, self._enriched, finished), (failed, self._failed, _unchanged)):
-            schema = parts[0].drop(_POSITION).collect_schema()
-            slices = (last(piece).drop(_POSITION) for piece in merged(parts, _POSITION, documents, self._slice_rows))
+            schema = parts[0].drop(POSITION).collect_schema()
+            slices = (last(piece).drop(POSITION) for piece in merged(parts, POSITION, documents, self._slice_rows))
             write_slices(slices, schema, target, self._slice_rows)
 
     def _kept(self, name: str, table: pl.DataFrame) -> pl.LazyFrame:
@@ -300,7 +168,7 @@ def _by_fingerprint(planned: pl.LazyFrame, documents: int, rows: int, folder: Pa
     pieces = []
     for start in range(0, documents, rows):
         pieces.append(folder / f"planned-{start:012}.parquet")
-        piece = planned.slice(start, rows).collect().sort("fingerprint", _POSITION)
+        piece = planned.slice(start, rows).collect().sort("fingerprint", POSITION)
         piece.write_parquet(pieces[-1], compression="lz4", row_group_size=_PART_GROUP_ROWS)
     return pl.scan_parquet(pieces)
 
@@ -332,23 +200,23 @@ def _flagged(platform: Platform, enrichment: Enrichment, plan: Plan, piece: pl.D
     """
     if not enrichment.evidence or piece.is_empty():
         return piece
-    store, first, last = platform.store, piece[_POSITION].min(), piece[_POSITION].max()
+    store, first, last = platform.store, piece[POSITION].min(), piece[POSITION].max()
     assert isinstance(first, int)
     assert isinstance(last, int)
     texts = (
         store.scan(store.documents(enrichment.documents, plan.partition))
         .select(DOCUMENT_ID, TEXT)
-        .with_row_index(_POSITION)
+        .with_row_index(POSITION)
         .slice(first, last - first + 1)
         .collect()
     )
-    found = piece.select(_POSITION, DOCUMENT_ID).join(
-        texts, on=[_POSITION, DOCUMENT_ID], how="left", maintain_order="left"
+    found = piece.select(POSITION, DOCUMENT_ID).join(
+        texts, on=[POSITION, DOCUMENT_ID], how="left", maintain_order="left"
     )
     return piece.with_columns(unsupported(piece, enrichment.evidence, found[TEXT]))
 
 
-def _assert_nothing_lost(plan: Plan, tally: _Tally) -> None:
+def _assert_nothing_lost(plan: Plan, tally: Tally) -> None:
     if plan.documents != tally.enriched + tally.failed:
         raise LLMAssetsError(
             f"{plan.enrichment} {plan.partition}: {plan.documents} documents, but {tally.enriched} enriched and "
@@ -387,97 +255,5 @@ def _hopeless(
     failed = first.filter(pl.col("kind").is_in([kind.value for kind in _HOPELESS]))
     if first.height < _EVIDENCE_MIN or failed.height <= enrichment.hold_above * first.height:
         return ""
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in _counts(failed["reason"]).most_common())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in counts(failed["reason"]).most_common())
     return f"{failed.height:,} of the first {first.height:,} requests failed ({reasons}): look at prompt and schema"
-
-
-def tables(
-    enrichment: Enrichment,
-    wants: pl.DataFrame,
-    standings: pl.DataFrame,
-    results: pl.LazyFrame,
-    answers: pl.LazyFrame,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """`enriched` and `failed` of a partition whose every request has a final outcome. Pure.
-
-    `wants` is the plan (PLAN_SCHEMA and the kept columns) with the position of each document, which both tables begin
-    with; `results` may lack the texts that `answers` has. Tokens and dollars are those of all attempts, and stand at
-    the first of several documents that share a request, so that a sum over both tables is what was used.
-    """
-    spent = _spent(results)
-    first = pl.col("fingerprint").is_null() | pl.col("fingerprint").is_first_distinct()
-    used = [pl.when(first).then(pl.col(name)).otherwise(0).fill_null(0).alias(name) for name in _USED]
-    rows = wants.join(
-        standings.select("fingerprint", "standing", "attempts", last_reason="reason"), on="fingerprint", how="left"
-    )
-    rows = rows.join(spent, on="fingerprint", how="left").sort(_POSITION).with_columns(used)
-    answered = pl.col("standing").fill_null("") == Standing.ANSWERED
-    return _enriched(enrichment, rows.filter(answered), answers), _failed(enrichment, rows.filter(~answered), results)
-
-
-def _enriched(enrichment: Enrichment, rows: pl.DataFrame, answers: pl.LazyFrame) -> pl.DataFrame:
-    found = (
-        answers.filter(pl.col("reason").is_null())
-        .select("fingerprint", "answer", "model", "wave")
-        .unique("fingerprint", keep="first", maintain_order=True)
-        .collect()
-    )
-    rows = rows.join(found, on="fingerprint", how="left").sort(_POSITION)
-    # By slices: decoding takes several times what it leaves.
-    starts = range(0, max(rows.height, 1), _TYPED_ROWS)
-    typed = pl.concat([enrichment.output.typed(rows["answer"].slice(start, _TYPED_ROWS)) for start in starts])
-    return pl.concat(
-        [
-            rows.select(_POSITION, DOCUMENT_ID, *enrichment.keep),
-            typed,
-            *([pl.DataFrame({UNSUPPORTED: _NOT_LOOKED.new_from_index(0, rows.height)})] if enrichment.evidence else []),
-            *([rows.select(WAS_CUT)] if enrichment.cuts else []),
-            rows.select("model", "wave", *_USED, "fingerprint"),
-        ],
-        how="horizontal",
-    )
-
-
-def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -> pl.DataFrame:
-    last = (
-        results.filter(pl.col("reason").is_not_null())
-        .sort("wave", maintain_order=True)
-        .unique("fingerprint", keep="last")
-        .select("fingerprint", "model", last_message="message", provider_type="provider_type")
-        .collect()
-    )
-    rows = rows.join(last, on="fingerprint", how="left").sort(_POSITION)
-    rows = rows.with_columns(
-        pl.coalesce("reason", "last_reason").alias("reason"),
-        pl.coalesce("message", "last_message").alias("message"),
-        pl.col("provider_type", "model").fill_null(""),
-        pl.col("attempts").fill_null(0),
-    ).with_columns(kind_of(pl.col("reason")).alias("kind"))
-    return rows.select(
-        _POSITION, *[pl.col(name).cast(dtype) for name, dtype in FAILED_SCHEMA.items()], *enrichment.keep, "fingerprint"
-    )
-
-
-def _spent(results: pl.LazyFrame) -> pl.DataFrame:
-    """Tokens and dollars a fingerprint, over all its attempts."""
-    return results.group_by("fingerprint").agg(pl.col(*_USED).sum()).collect()
-
-
-def _note_examples(found: dict[str, list[str]], failures: pl.DataFrame, wants: pl.LazyFrame | None = None) -> None:
-    """Add ids of documents to the examples by reason, a few of each.
-
-    `failures` has a `reason` and a `document_id`; or, of requests, a `fingerprint`, whose documents `wants` has.
-    """
-    few = failures.group_by("reason", maintain_order=True).head(_EXAMPLES)
-    if few.is_empty():
-        return
-    if wants is not None:
-        documents = wants.select("fingerprint", DOCUMENT_ID).join(few.lazy(), on="fingerprint")
-        few = documents.unique("fingerprint", keep="first", maintain_order=True).collect()
-    for reason, document_id in few.select("reason", DOCUMENT_ID).iter_rows():
-        ids = found.setdefault(reason, [])
-        ids += [document_id] if len(ids) < _EXAMPLES else []
-
-
-def _counts(values: pl.Series) -> Counter[str]:
-    return Counter(dict(values.value_counts().iter_rows()))

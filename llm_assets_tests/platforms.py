@@ -15,9 +15,9 @@ from llm_assets.output_schema import OutputSchema
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
+from llm_assets.progress import Progress
 from llm_assets.prompt import Prompt
 from llm_assets.providers import Credentials
-from llm_assets.publication import Progress
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import Plan, Reason
 from llm_assets.store import Store

@@ -35,7 +35,7 @@ def line(number: int, text: str = '{"label":"a"}', key: str = KEY) -> bytes:
 
 
 def reasons(*lines: bytes) -> list[str | None]:
-    return outcomes(SENT, take_in(lines, KEY, SENT, DIALECT), OUTPUT, 1)["reason"].to_list()
+    return outcomes(SENT, take_in(lines, KEY, SENT, DIALECT, OUTPUT), 1)["reason"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_every_request_gets_exactly_one_outcome(lines: list[bytes], expected: li
 
 
 def test_the_first_of_two_results_wins_and_the_second_is_counted() -> None:
-    intake = take_in([line(0, '{"label":"a"}'), line(0, '{"label":"b"}')], KEY, SENT, DIALECT)
+    intake = take_in([line(0, '{"label":"a"}'), line(0, '{"label":"b"}')], KEY, SENT, DIALECT, OUTPUT)
     assert intake.duplicates == 1
-    assert outcomes(SENT, intake, OUTPUT, 1)["answer"][0] == '{"label":"a"}'
+    assert outcomes(SENT, intake, 1)["answer"][0] == '{"label":"a"}'
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_the_first_of_two_results_wins_and_the_second_is_counted() -> None:
     ],
 )
 def test_a_second_result_that_says_something_else_is_a_conflict(second: bytes, conflicts: int) -> None:
-    assert take_in([line(0), second], KEY, SENT, DIALECT).conflicts == conflicts
+    assert take_in([line(0), second], KEY, SENT, DIALECT, OUTPUT).conflicts == conflicts
 
 
 def test_strays_are_counted() -> None:
-    intake = take_in([line(7), line(0, key="other"), b"[]", b"nonsense"], KEY, SENT, DIALECT)
+    intake = take_in([line(7), line(0, key="other"), b"[]", b"nonsense"], KEY, SENT, DIALECT, OUTPUT)
     assert (intake.lines, intake.unknown, intake.unreadable) == (4, 2, 2)
 
 
 def test_an_outcome_says_what_was_used_and_by_which_model() -> None:
-    row = outcomes(SENT, take_in([line(0)], KEY, SENT, DIALECT), OUTPUT, 2).row(0, named=True)
+    row = outcomes(SENT, take_in([line(0)], KEY, SENT, DIALECT, OUTPUT), 2).row(0, named=True)
     assert row["model"] == "claude-haiku-5-5"
     assert (row["wave"], row["input_tokens"], row["output_tokens"]) == (2, 10, 2)
 
 
 def test_an_invalid_answer_is_kept_but_its_text_is_not_in_the_message() -> None:
-    row = outcomes(SENT, take_in([line(0, '{"label":"a secret"}')], KEY, SENT, DIALECT), OUTPUT, 1).row(0, named=True)
+    row = outcomes(SENT, take_in([line(0, '{"label":"a secret"}')], KEY, SENT, DIALECT, OUTPUT), 1).row(0, named=True)
     assert row["answer"] == '{"label":"a secret"}'
     assert "secret" not in row["message"]
 
@@ -155,16 +155,16 @@ def test_a_result_beyond_all_measure_is_a_failure_of_its_request_alone(
 ) -> None:
     changed = change(sent_line(1))
     assert changed != sent_line(1)
-    intake = take_in([sent_line(0), changed, sent_line(2)], KEY, SENT, get_provider(provider).dialect)
-    found = outcomes(SENT, intake, OUTPUT, 1)
+    intake = take_in([sent_line(0), changed, sent_line(2)], KEY, SENT, get_provider(provider).dialect, OUTPUT)
+    found = outcomes(SENT, intake, 1)
     assert found["reason"].to_list() == [None, reason, None]
     assert message in found["message"][1]
     assert len(found["message"][1]) < 200
 
 
 def test_a_line_that_was_cut_is_no_outcome_while_the_results_can_be_had_again() -> None:
-    intake = take_in([line(0), line(1)[:-20]], KEY, SENT[:2], DIALECT)
-    assert set(intake.by_fingerprint) == {SENT[0]}
+    intake = take_in([line(0), line(1)[:-20]], KEY, SENT[:2], DIALECT, OUTPUT)
+    assert intake.missing == [1]
     assert intake.unreadable == 1
 
 
@@ -177,9 +177,9 @@ def test_a_huge_line_is_never_held_as_a_whole(tmp_path: Path) -> None:
         file.write(b"\n" + line(2))
     tracemalloc.start()
     try:
-        intake = take_in(read_lines([path]), KEY, SENT, DIALECT)
+        intake = take_in(read_lines([path]), KEY, SENT, DIALECT, OUTPUT)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 3 * LINE_BYTES_MAX
-    assert outcomes(SENT, intake, OUTPUT, 1)["reason"].to_list() == [None, Reason.UNREADABLE_RESULT, None]
+    assert outcomes(SENT, intake, 1)["reason"].to_list() == [None, Reason.UNREADABLE_RESULT, None]

@@ -34,7 +34,7 @@ from llm_assets.enrichment import Enrichment
 from llm_assets.errors import SystemicError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
-from llm_assets.publication import Progress
+from llm_assets.progress import Progress
 from llm_assets.quality import answer_shares
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.retention import sweep

@@ -7,7 +7,7 @@ import polars as pl
 
 from llm_assets.enrichment import Enrichment
 from llm_assets.platform import Platform
-from llm_assets.publication import Progress
+from llm_assets.progress import Progress
 from llm_assets.records import Plan, Shard
 from llm_assets.retries import Standing
 from llm_assets.status import InFlight

@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 import polars as pl
 
 from llm_assets.errors import StoreError
+from llm_assets.parquet import ZSTD_LEVEL
 from llm_assets.records import Shard
 from llm_assets.store.contents import Kept, kept
 from llm_assets.store.files import Entry, Files
@@ -150,7 +151,7 @@ class Store:
     def write(self, path: str, frame: pl.DataFrame, *, group_rows: int | None = None) -> None:
         """Write a table, whole or not at all; in row groups of so many rows, or of polars' choice."""
         with self.files.writing(path) as temporary:
-            frame.write_parquet(temporary, compression="zstd", row_group_size=group_rows)
+            frame.write_parquet(temporary, compression="zstd", compression_level=ZSTD_LEVEL, row_group_size=group_rows)
 
     def scan(self, path: str) -> pl.LazyFrame:
         """A table of which only the schema is read yet. Raises StoreError when it is not there, or is no table.
