@@ -13,11 +13,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Table
 from rich.text import Text
 
+from llm_assets.decisions import OpenClaim
 from llm_assets.erasure import Erasure
+from llm_assets.other_accounts import OtherAccount
 from llm_assets.overview import Overview, Part
 from llm_assets.preview import Answered, Outlook
 from llm_assets.prices import in_dollars
-from llm_assets.reconciliation import OpenClaim, OtherAccount
 from llm_assets.status import Asked, Outcome, Overall, PartitionStatus
 from llm_assets.waves import Step
 

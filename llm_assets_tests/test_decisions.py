@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llm_assets.collection import collect_partition
+from llm_assets.decisions import Decision, decide, open_claims
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LedgerError, ProviderError
 from llm_assets.platform import Platform
-from llm_assets.reconciliation import Decision, decide, open_claims
 from llm_assets.records import Reason, ShardLimits, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import (

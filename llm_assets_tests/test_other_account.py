@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from llm_assets.decisions import Decision, decide
 from llm_assets.enrichment import Enrichment
 from llm_assets.ledger import Ledger
+from llm_assets.other_accounts import other_accounts, take_over
 from llm_assets.platform import Platform
 from llm_assets.providers import Credentials
-from llm_assets.reconciliation import Decision, decide, other_accounts, take_over
 from llm_assets.records import Reason, ShardState
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, Time, enriched, failed, finish, labels, submit, write_documents

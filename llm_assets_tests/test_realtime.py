@@ -11,10 +11,11 @@ import pytest
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import DeclarationError, SystemicError
+from llm_assets.other_accounts import other_accounts
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
 from llm_assets.providers.realtime import JOURNAL, RealtimeClient, Room
-from llm_assets.reconciliation import other_accounts, reconcile_partition
+from llm_assets.reconciliation import reconcile_partition
 from llm_assets.records import Mode, Quota, ShardState
 from llm_assets.submission import send_planned
 from llm_assets_tests.crashes import PROCESSES, ended, kill

@@ -22,9 +22,10 @@ from llm_assets.cli.terminal import (
     print_json,
 )
 from llm_assets.corpus import slice_file
+from llm_assets.decisions import Decision, decide, open_claims
 from llm_assets.erasure import Erasure, erase, find
-from llm_assets.reconciliation import Decision, decide, open_claims, other_accounts
-from llm_assets.reconciliation import take_over as do_take_over
+from llm_assets.other_accounts import other_accounts
+from llm_assets.other_accounts import take_over as do_take_over
 
 
 def reconcile(

@@ -24,11 +24,11 @@ from llm_assets.cli.terminal import (
     opened_platform,
     print_json,
 )
+from llm_assets.other_accounts import other_accounts
 from llm_assets.overview import overview
 from llm_assets.preview import ask_some, count_some, outlook
 from llm_assets.prices import in_dollars
 from llm_assets.providers import caveat
-from llm_assets.reconciliation import other_accounts
 from llm_assets.records import Mode
 from llm_assets.status import (
     Outcome,
