@@ -19,7 +19,8 @@ from llm_assets.other_accounts import OtherAccount
 from llm_assets.overview import Overview, Part
 from llm_assets.preview import Answered, Outlook
 from llm_assets.prices import in_dollars
-from llm_assets.status import Asked, Outcome, Overall, PartitionStatus
+from llm_assets.published import Outcome
+from llm_assets.status import Asked, Overall, PartitionStatus
 from llm_assets.waves import Step
 
 _WIDE = 112
@@ -90,7 +91,7 @@ def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Tab
 
 
 def spending_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """What was spent: a row for each enrichment and model (status.SPENDING_SCHEMA), and the totals."""
+    """What was spent: a row for each enrichment and model (published.SPENDING_SCHEMA), and the totals."""
     found = table()
     for name in ("enrichment", "model"):
         found.add_column(name, overflow="fold")

@@ -26,8 +26,9 @@ from llm_assets.erasure import Lineage
 from llm_assets.errors import LLMAssetsError, is_ours
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
+from llm_assets.published import permanent_failures
 from llm_assets.records import Plan, ShardState
-from llm_assets.status import PartitionStatus, partition_status, permanent_failures
+from llm_assets.status import PartitionStatus, partition_status
 from llm_assets.waves import Step
 
 _CALLS_MAX = 25

@@ -35,7 +35,8 @@ from llm_assets.demo.services import end_group
 from llm_assets.demo.story import Patience
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import process_name
-from llm_assets.status import Outcome, PartitionStatus
+from llm_assets.published import Outcome
+from llm_assets.status import PartitionStatus
 from llm_assets.waves import Step
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.ports import free_port

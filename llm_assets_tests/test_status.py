@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from llm_assets.console import asked_lines, caveat_lines
+from llm_assets.published import Outcome, together
 from llm_assets.records import Plan, Shard, ShardState
-from llm_assets.status import Asked, InFlight, Outcome, about, asked_lately, in_flight, partition_status, together
+from llm_assets.status import Asked, InFlight, about, asked_lately, in_flight, partition_status
 from llm_assets.waves import Step
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)

@@ -27,9 +27,7 @@ from llm_assets.cli.terminal import (
     print_json,
 )
 from llm_assets.demo import HOST, KINDS, POLL_SECONDS, ROOT, Demo, KindName, Options, Report
-from llm_assets.status import (
-    together,
-)
+from llm_assets.published import together
 
 
 class Model(StrEnum):

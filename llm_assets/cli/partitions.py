@@ -29,18 +29,9 @@ from llm_assets.overview import overview
 from llm_assets.preview import ask_some, count_some, outlook
 from llm_assets.prices import in_dollars
 from llm_assets.providers import caveat
+from llm_assets.published import Outcome, failures, outcome, spending_table
 from llm_assets.records import Mode
-from llm_assets.status import (
-    Outcome,
-    PartitionStatus,
-    asked_lately,
-    failures,
-    outcome,
-    overall,
-    spending_table,
-    statuses,
-    tokens_so_far,
-)
+from llm_assets.status import PartitionStatus, asked_lately, overall, statuses, tokens_so_far
 
 _RESUMABLE = "stopped; nothing is lost, the same command goes on where this one was"
 

@@ -35,10 +35,11 @@ from llm_assets.errors import SystemicError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.progress import Progress
+from llm_assets.published import permanent_failures
 from llm_assets.quality import answer_shares
 from llm_assets.reconciliation import reconcile_partition
 from llm_assets.retention import sweep
-from llm_assets.status import in_flight, permanent_failures, usual_turnaround
+from llm_assets.status import in_flight, usual_turnaround
 from llm_assets.submission import send_planned
 
 ENRICHMENT_TAG = "llm_assets/enrichment"

@@ -15,8 +15,8 @@ from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
 from llm_assets.prices import Price, PriceUnknown, declared_price, discounted, listed_price, listed_standard
 from llm_assets.providers import NAMES
+from llm_assets.published import SPENDING_SCHEMA, spending_table
 from llm_assets.records import Quota
-from llm_assets.status import SPENDING_SCHEMA, spending_table
 
 
 class ModelPrice(dg.Model, dg.Resolvable):

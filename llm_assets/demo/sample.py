@@ -10,7 +10,7 @@ import polars as pl
 
 from llm_assets.demo.kinds import Kind
 from llm_assets.platform import Platform
-from llm_assets.status import Outcome, outcome, together
+from llm_assets.published import Outcome, outcome, together
 
 _EXAMPLES = 6
 
