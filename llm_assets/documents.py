@@ -8,6 +8,7 @@ lines and ids; they never hold a text or a value.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ _NAME_LIKE = re.compile(r"[^\W\d][\w.-]{0,39}")  # no blanks: with them, names a
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ROW = "\0row"  # beside columns of any name
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +85,23 @@ class DocumentSource:
 
     def files(self, partition: str) -> list[SourceFile]:
         """The partition's files, in the order of their names. Raises DocumentsError for an unsafe key."""
-        if not partition or ".." in partition or set("/\\\0") & set(partition) or partition.strip(". ") == "":
+        if not _is_name(partition):
             raise DocumentsError(
                 f"{self.name}: the partition key {partition!r} cannot be part of a path; it must be neither "
-                "empty nor dots, and hold no slash, backslash or '..'"
+                "empty nor dots, and hold no slash or backslash"
             )
         return sorted(self._place.found(self.path, partition))
 
     def arrived(self) -> dict[str, float]:
         """The partitions that there are files for, in order: when the last file of each was written (seconds since
-        1970).
+        1970). Files whose names give no usable key are left out, with a warning.
         """
         found: dict[str, float] = {}
         for file in sorted(self._place.found(self.path)):
-            found[file.partition] = max(file.written, found.get(file.partition, 0))
+            if _is_name(file.partition):
+                found[file.partition] = max(file.written, found.get(file.partition, 0))
+            else:
+                _LOG.warning("%s is left out: %r cannot be a partition's key; rename it", file.name, file.partition)
         return dict(sorted(found.items()))
 
     def looked_for(self, partition: str) -> str:
@@ -288,6 +293,11 @@ class _File:
                 raise DocumentsError(
                     f"{self.path}: row {lost[0]} holds no {kind} in the column {name!r}, which is declared as such"
                 )
+
+
+def _is_name(partition: str) -> bool:
+    """Whether a partition's key can be a part of a file's name, and so leads into no other folder."""
+    return not set("/\\\0") & set(partition) and partition.strip(". ") != ""
 
 
 def _listed(names: Collection[str]) -> str:
