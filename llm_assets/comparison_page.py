@@ -76,7 +76,7 @@ def cost_quality(cells: pl.DataFrame) -> Any:
     """Accuracy over dollars with its interval; the line joins what nothing else beats at both."""
     cost = alt.X("usd_per_1000:Q", title="US dollars a thousand documents").scale(zero=False, padding=30)
     right = alt.Y("accuracy:Q", title="accuracy").scale(zero=False).axis(format=".0%")
-    colour = alt.Color("cell:N", title=None).legend(orient="bottom", labelLimit=400)
+    colour = alt.Color("cell:N", title=None).legend(orient="bottom", labelLimit=400, symbolOpacity=1)
     base = alt.Chart(cells)
     interval = base.mark_rule(strokeWidth=2, opacity=0.5).encode(
         cost, alt.Y("accuracy_low:Q", title="accuracy"), alt.Y2("accuracy_high:Q"), colour
