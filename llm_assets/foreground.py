@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 
 import dagster as dg
 
-from llm_assets.components.derived import MADE
-from llm_assets.components.documents import NO_FILE, SOURCES
-from llm_assets.components.enrichment_assets import DECLARED, ENRICHMENT_TAG, asset_key
-from llm_assets.components.evaluation import COMPARED
+from llm_assets.components.documents import NO_FILE
+from llm_assets.components.enrichment_assets import ENRICHMENT_TAG, asset_key
+from llm_assets.components.loaded import COMPARED, DECLARED, MADE, SOURCES
 from llm_assets.components.resources import s3_resource
 from llm_assets.definitions import defs
 from llm_assets.documents import DocumentSource

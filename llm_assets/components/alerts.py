@@ -16,7 +16,7 @@ import httpx2
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from llm_assets.components.declarations import file_of
-from llm_assets.components.enrichment_assets import DECLARED
+from llm_assets.components.loaded import DECLARED
 from llm_assets.components.timing import FRESHNESS_CHECK
 from llm_assets.errors import DeclarationError, LLMAssetsError, TransientError, is_ours
 

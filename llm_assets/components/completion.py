@@ -15,8 +15,9 @@ import dagster as dg
 from llm_assets.components.automation import following_sensor
 from llm_assets.components.derived import DerivedDocuments
 from llm_assets.components.enrichment import Enrichment
-from llm_assets.components.enrichment_assets import DECLARED, ENRICHMENT_TAG, asset_key
+from llm_assets.components.enrichment_assets import ENRICHMENT_TAG, asset_key
 from llm_assets.components.evaluation import Evaluation
+from llm_assets.components.loaded import DECLARED
 from llm_assets.components.metadata import budget_metadata, in_flight_metadata
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.platform import Platform, is_dead

@@ -9,15 +9,10 @@ import polars as pl
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
 from llm_assets.components.declarations import file_of
-from llm_assets.components.documents import (
-    COLUMNS,
-    DocumentsComponent,
-    DocumentsTable,
-    documents_key,
-    find_documents,
-)
+from llm_assets.components.documents import COLUMNS, DocumentsComponent, DocumentsTable, documents_key, find_documents
 from llm_assets.components.enrichment import find_enrichment
 from llm_assets.components.enrichment_assets import asset_key
+from llm_assets.components.loaded import MADE
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.derived import ITEM, MISSING, PARENT, PART, PARTS, Derivation, with_texts
@@ -29,8 +24,6 @@ from llm_assets.records import DOCUMENT_ID, TEXT
 from llm_assets.store import DAMAGE, Store
 
 TABLES = ("enriched", "failed")
-# What this process has loaded, by name: for commands that act without materializing anything.
-MADE: dict[str, Made] = {}
 _GROUP_ROWS = 20_000
 
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.declarations import InFile, declared_in
+from llm_assets.components.loaded import SOURCES
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, s3_resource, tag_process
 from llm_assets.components.scaffolding import DocumentsScaffolder
@@ -19,8 +20,6 @@ from llm_assets.errors import DeclarationError
 
 # The metadata that says where files were looked for, when there were none.
 NO_FILE = "no_file_at"
-# What this process has loaded, by name: for commands that read without materializing anything.
-SOURCES: dict[str, DocumentSource] = {}
 
 
 def documents_key(name: str) -> dg.AssetKey:

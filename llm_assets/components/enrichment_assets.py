@@ -19,6 +19,7 @@ from llm_assets.components.descriptions import (
     lineage,
 )
 from llm_assets.components.documents import HasColumns, documents_key
+from llm_assets.components.loaded import DECLARED
 from llm_assets.components.metadata import (
     Metadata,
     budget_metadata,
@@ -47,8 +48,6 @@ PROVIDER_TAG = "llm_assets/provider"
 MODEL_TAG = "llm_assets/model"
 MODE_TAG = "llm_assets/mode"
 _LINEAGE = "dagster/column_lineage"
-# What this process has loaded, by name: for commands that act without materializing anything.
-DECLARED: dict[str, Enrichment] = {}
 
 
 def enrichment_definitions(

@@ -13,6 +13,7 @@ from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import Enrichment
 from llm_assets.components.enrichment_assets import asset_key
+from llm_assets.components.loaded import COMPARED
 from llm_assets.components.metadata import Metadata, emulator_mark, is_emulated
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError, LLMAssetsError
@@ -20,8 +21,6 @@ from llm_assets.platform import Platform
 from llm_assets.records import DOCUMENT_ID, Shard
 
 EVALUATION_TAG = "llm_assets/evaluation"
-# The documents that are compared, by the evaluation's name, of what this process has loaded.
-COMPARED: dict[str, frozenset[str]] = {}
 _TOKENS = ("input_tokens", "output_tokens")
 
 

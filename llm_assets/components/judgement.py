@@ -13,7 +13,8 @@ from llm_assets.components.declarations import file_of
 from llm_assets.components.documents import find_documents
 from llm_assets.components.enrichment import find_enrichment
 from llm_assets.components.enrichment_assets import asset_key
-from llm_assets.components.evaluation import COMPARED, EVALUATION_TAG, emulated_by, published_by_all, shards_of
+from llm_assets.components.evaluation import EVALUATION_TAG, emulated_by, published_by_all, shards_of
+from llm_assets.components.loaded import COMPARED
 from llm_assets.components.metadata import Metadata, emulator_mark
 from llm_assets.components.paired import PairedAnswers, Pairs
 from llm_assets.components.resources import PlatformResource, tag_process

@@ -9,16 +9,10 @@ import polars as pl
 from llm_assets.components.about import About, documents_tags
 from llm_assets.components.automation import following
 from llm_assets.components.declarations import file_of
-from llm_assets.components.derived import MADE
-from llm_assets.components.documents import (
-    COLUMNS,
-    DocumentsComponent,
-    DocumentsTable,
-    documents_key,
-    find_documents,
-)
+from llm_assets.components.documents import COLUMNS, DocumentsComponent, DocumentsTable, documents_key, find_documents
 from llm_assets.components.enrichment import find_enrichment
 from llm_assets.components.enrichment_assets import asset_key
+from llm_assets.components.loaded import MADE
 from llm_assets.components.metadata import column_lineage, column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.erasure import Made

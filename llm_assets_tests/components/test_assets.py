@@ -16,7 +16,7 @@ import yaml
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from llm_assets.collection import collect_partition
-from llm_assets.components.enrichment_assets import DECLARED
+from llm_assets.components.loaded import DECLARED
 from llm_assets.components.resources import PROCESS_TAG, WORK_TAG, PlatformResource
 from llm_assets.definitions import defs
 from llm_assets.platform import this_process

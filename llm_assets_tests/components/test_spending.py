@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from llm_assets.components.enrichment_assets import DECLARED
+from llm_assets.components.loaded import DECLARED
 from llm_assets.components.resources import PlatformResource
 from llm_assets.components.spending import ModelPrice, ModelQuota, Spending
 from llm_assets.platform import Platform, utc_now
