@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,22 @@ from llm_assets_tests.samples import NOW, PLAN, SHARD
 BATCH = Batch("batch_1", BatchState.IN_PROGRESS, NOW, BatchCounts(total=2))
 
 
+@dataclass(slots=True)
+class Clock:
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
 @pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    opened = Ledger(ledger_url, lambda: NOW)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(ledger_url: str, clock: Clock) -> Iterator[Ledger]:
+    opened = Ledger(ledger_url, clock)
     yield opened
     opened.close()
 
@@ -30,15 +43,15 @@ def claim(ledger: Ledger, key: str = "k", owner: str = "me") -> bool:
     return ledger.claim(key, owner=owner, account="a")
 
 
-def claim_or_disprove(ledger: Ledger) -> None:
+def of_batch(ledger: Ledger) -> str | None:
+    """What an ended shard has to be told to become something else."""
     shard = ledger.shard("k")
-    of_batch = shard.batch_id if shard.state is ShardState.ENDED else None
-    ledger._advance("k", ShardState.SUBMITTING, of_batch=of_batch)
+    return shard.batch_id if shard.state is ShardState.ENDED else None
 
 
 CHANGES: dict[ShardState, Callable[[Ledger], object]] = {
-    ShardState.PLANNED: lambda ledger: ledger.released("k"),
-    ShardState.SUBMITTING: lambda ledger: claim_or_disprove(ledger),
+    ShardState.PLANNED: lambda ledger: ledger.released("k", of_batch=of_batch(ledger)),
+    ShardState.SUBMITTING: lambda ledger: ledger._advance("k", ShardState.SUBMITTING, of_batch=of_batch(ledger)),
     ShardState.SUBMITTED: lambda ledger: ledger.submitted("k", BATCH),
     ShardState.ENDED: lambda ledger: ledger.ended("k", BATCH),
     ShardState.COLLECTED: lambda ledger: ledger.collected(ledger.shard("k"), "results"),
@@ -166,9 +179,36 @@ def test_a_released_shard_remembers_the_batch_that_was_not_its_own(ledger: Ledge
     ledger.record_plan(PLAN, [SHARD], replaces=None)
     claim(ledger)
     ledger.submitted("k", BATCH)
-    ledger.released("k", code="token_limit_exceeded", not_before=NOW + timedelta(minutes=1))
+    ledger.ended("k", BATCH)
+    ledger.released("k", of_batch="batch_1", code="token_limit_exceeded", not_before=NOW + timedelta(minutes=1))
     shard = ledger.shard("k")
     assert (shard.batch_id, shard.past_batches, shard.owner) == (None, ("batch_1",), "")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["in-flight", "ended"])
+def test_who_gives_up_a_claim_does_not_take_back_the_batch_that_it_has_by_now(ledger: Ledger, ended: bool) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger, owner="slow")
+    assert ledger.take_over(ledger.shard("k"), "heir", not_before=NOW)
+    ledger.submitted("k", BATCH)  # the slow run's reply, after its heir has read that there is no batch
+    if ended:
+        ledger.ended("k", BATCH)
+    with pytest.raises(IllegalTransition, match="cannot become planned"):
+        ledger.released("k", of_owner="heir")
+    assert (ledger.shard("k").batch_id, ledger.shard("k").past_batches) == ("batch_1", ())
+
+
+def test_what_was_missed_of_a_former_batch_is_not_held_against_the_next(ledger: Ledger, clock: Clock) -> None:
+    ledger.record_plan(PLAN, [SHARD], replaces=None)
+    claim(ledger)
+    ledger.submitted("k", BATCH, adopted=True)
+    ledger.ended("k", BATCH)
+    ledger.missing(ledger.shard("k"), "not there", forgotten_after=timedelta(minutes=3))
+    ledger.disproved(ledger.shard("k"), "run", not_before=NOW)
+    ledger.submitted("k", replace(BATCH, batch_id="batch_2"), adopted=True)
+    clock.now += timedelta(minutes=2)
+    since = ledger.missing(ledger.shard("k"), "not there", forgotten_after=timedelta(minutes=3))
+    assert since == clock.now
 
 
 def test_a_dead_owners_claim_is_taken_over_once(ledger: Ledger) -> None:

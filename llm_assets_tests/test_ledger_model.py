@@ -23,7 +23,6 @@ LEGAL = {
     (SUBMITTING, PLANNED),
     (SUBMITTING, REJECTED),
     (SUBMITTED, ENDED),
-    (SUBMITTED, PLANNED),
     (ENDED, COLLECTED),
     (ENDED, PLANNED),
     (ENDED, SUBMITTING),
@@ -187,7 +186,7 @@ class Runs(RuleBasedStateMachine):
             self._advance(
                 shard,
                 PLANNED,
-                self._state(shard.key) in (SUBMITTING, SUBMITTED, ENDED)
+                self._state(shard.key) is (ENDED if batch_id else SUBMITTING)
                 and batch_id in (None, self.shards[shard.key].batch_id)
                 and by in (None, self._owner(shard.key)),
                 lambda: self.ledger.released(
@@ -322,7 +321,8 @@ class Runs(RuleBasedStateMachine):
     def _without_batch(self, shard: Shard) -> dict[str, object]:
         now = self.shards.get(shard.key, shard)
         past = (*now.past_batches, *([now.batch_id] if now.batch_id else []))
-        return {"batch_id": None, "past_batches": past, "adopted": False, "missing_looks": 0}
+        unmissed = {"missing_since": None, "missing_at": None, "missing_looks": 0}
+        return {"batch_id": None, "past_batches": past, "adopted": False, **unmissed}
 
     def _change(self, key: str, **facts: object) -> None:
         if key in self.shards:

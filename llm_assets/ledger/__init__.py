@@ -27,7 +27,7 @@ from llm_assets.records import Batch, Mode, Plan, Shard, ShardState, Spent
 
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
-    ShardState.PLANNED: frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED}),  # released
+    ShardState.PLANNED: frozenset({ShardState.SUBMITTING, ShardState.ENDED}),  # released
     ShardState.SUBMITTING: frozenset({ShardState.PLANNED, ShardState.ENDED}),  # claimed; disproved
     ShardState.SUBMITTED: frozenset({ShardState.SUBMITTING, ShardState.PLANNED}),  # given up before its reply came
     ShardState.ENDED: frozenset({ShardState.SUBMITTED}),
@@ -463,7 +463,8 @@ class Ledger:
                     raise IllegalTransition(f"shard {key} cannot become {to}: its claim is {now.owner}'s by now")
                 if leaves_batch:
                     past = [*now.past_batches, *([now.batch_id] if now.batch_id else [])]
-                    facts |= {"batch_id": None, "past_batches": past, "adopted": False, "missing_looks": 0}
+                    facts |= {"batch_id": None, "past_batches": past, "adopted": False}
+                    facts |= {"missing_since": None, "missing_at": None, "missing_looks": 0}
                 connection.execute(sa.update(shards).where(this).values(state=to, **facts))
                 if spent:
                     write_spent(connection, now, spent, facts["collected_at"])
@@ -492,6 +493,8 @@ def _current(plan: Plan) -> sa.ColumnElement[bool]:
 def _may_become(to: ShardState, shard: Shard, of_batch: str | None) -> bool:
     if to is ShardState.SUBMITTING and (shard.state is ShardState.PLANNED) is not (of_batch is None):
         return False  # two ways lead here, and a claim must not take the other's
+    if to is ShardState.PLANNED and (shard.state is ShardState.ENDED) is not (of_batch is not None):
+        return False  # who gives up a claim knows nothing of the batch that it may have got meanwhile
     # What was read of one batch must not change a shard that was sent again in another meanwhile.
     return shard.state in TRANSITIONS[to] and of_batch in (None, shard.batch_id)
 

@@ -31,12 +31,19 @@ _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", s
 def open_database(url: str) -> sa.Engine:
     """An engine whose transactions are those that the ledger counts on, its schema brought up to date.
 
-    Raises LedgerError when the database is of a newer version of this code, or cannot be a ledger.
+    Raises LedgerError when the database is of a newer version of this code, cannot be a ledger, or be reached.
     """
     engine = _engine(sa.make_url(url))
     try:
         if _revision(engine) != HEAD:
             _upgrade(engine)
+    except sa.exc.OperationalError as error:
+        engine.dispose()
+        said = str(error.orig).strip().partition("\n")[0]
+        raise LedgerError(
+            f"the ledger at {engine.url.render_as_string()} cannot be opened: {said}. Is the database up, and are "
+            "address, user and password those of LLM_ASSETS_LEDGER_URL?"
+        ) from error
     except BaseException:
         engine.dispose()
         raise
