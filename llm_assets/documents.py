@@ -190,7 +190,7 @@ class DocumentSource:
         hashes = tally.repeated_hashes()
         if hashes.is_empty():
             return
-        ids = pl.scan_parquet(written).select(DOCUMENT_ID).with_row_index("row")
+        ids = pl.scan_parquet(written, glob=False).select(DOCUMENT_ID).with_row_index("row")
         suspects = ids.filter(pl.col(DOCUMENT_ID).hash().is_in(hashes.implode())).collect()
         repeated = suspects.filter(pl.col(DOCUMENT_ID).is_duplicated())
         if repeated.is_empty():
@@ -368,7 +368,7 @@ def read_documents(path: Path, rows: int = SLICE_ROWS) -> Iterator[pl.DataFrame]
     try:
         with path.open("rb") as file:
             # Not `collect_batches`: it reads hundreds of megabytes ahead.
-            table = pl.scan_parquet(file)
+            table = pl.scan_parquet(file, glob=False)
             for start in range(0, table.select(pl.len()).collect().item(), SLICE_ROWS):
                 yield from table.slice(start, SLICE_ROWS).collect().iter_slices(rows)
     except (PolarsError, PanicException, OSError) as error:

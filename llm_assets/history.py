@@ -6,11 +6,14 @@ is read as collected has its table in place, since the ledger moves on only afte
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
+from importlib.metadata import version
 from itertools import pairwise
 from typing import Concatenate, ParamSpec, TypeVar
 
+import orjson
 import polars as pl
 
 from llm_assets.answers import invalid_answers
@@ -158,3 +161,32 @@ def requests_in_flight(store: Store, shards: Sequence[Shard]) -> pl.LazyFrame:
     """The requests (REQUESTS_SCHEMA) of those of these shards that are not collected."""
     active = [store.requests(shard) for shard in shards if shard.state in ACTIVE]
     return store.scan_all(active, REQUESTS_SCHEMA)
+
+
+def inputs_of(platform: Platform, enrichment: Enrichment, partition: str) -> str:
+    """A digest of all that a plan is made from: while it is the same, so is what a plan would say.
+
+    Empty where there are no documents: nothing can be told from that.
+    """
+    documents = platform.store.documents(enrichment.documents, partition)
+    if not platform.store.files.exists(documents):
+        return ""
+    digest = hashlib.sha256()  # which processors have instructions for
+    for chunk in platform.store.files.chunks(documents):
+        digest.update(chunk)
+    task, limits = enrichment.task, enrichment.limits
+    declared = [
+        version("llm-assets"),
+        (enrichment.provider, enrichment.endpoint, task.model_name, task.max_tokens, task.schema_name),
+        (task.schema, task.params, enrichment.prompt.text, enrichment.keep),
+        (
+            enrichment.output.digest,
+            enrichment.evidence,
+            enrichment.attempts,
+            enrichment.ceiling,
+            limits and limits.bytes,
+            enrichment.text_limit and repr(enrichment.text_limit),
+        ),
+    ]
+    digest.update(orjson.dumps(declared))
+    return digest.hexdigest()

@@ -34,7 +34,7 @@ class SliceWriter:
     def write(self, target: Path) -> None:
         """Write all rows, in the order in which they came."""
         self._keep()
-        pl.scan_parquet(self._parts).sink_parquet(
+        pl.scan_parquet(self._parts, glob=False).sink_parquet(
             target, compression="zstd", compression_level=ZSTD_LEVEL, row_group_size=self._rows
         )
 

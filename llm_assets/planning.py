@@ -7,12 +7,9 @@ Files come first, the ledger last: planning is safe to repeat, to interrupt anyw
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
-import orjson
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
@@ -20,7 +17,7 @@ from llm_assets.draft import Draft
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
 from llm_assets.fingerprints import FingerprintSet
-from llm_assets.history import naming_damage, partition_amendments, partition_standings, parts_of
+from llm_assets.history import inputs_of, naming_damage, partition_amendments, partition_standings, parts_of
 from llm_assets.platform import Platform
 from llm_assets.prices import encoded, in_dollars
 from llm_assets.records import (
@@ -93,14 +90,14 @@ def _plan(
     current = platform.ledger.plan(enrichment.name, partition)
     if current is not None and current.held and not release_hold:
         return current
-    inputs = _inputs(platform, enrichment, partition)
+    inputs = inputs_of(platform, enrichment, partition)
     rounds = current.rounds if current else 1
     if retry_failed and _has_failed(platform, enrichment, partition, rounds):
         rounds += 1
     elif current is not None and inputs and current.inputs == inputs and _is_done(platform, enrichment, current):
         return current  # every document has its outcome, and nothing has changed since
     draft, plan, unsent = _drafted(platform, enrichment, partition, current, rounds, inputs)
-    if plan == current and not draft.reused and not unsent:
+    if plan == current and not draft.reused and not unsent and platform.store.files.exists(plan.path):
         draft.discard()
     else:
         _record(platform, draft, plan, current, unsent)
@@ -113,15 +110,19 @@ def _drafted(
     """What is to be sent, the plan for it, and the shards that were planned before and are to be taken back for it."""
     is_new = current is None or current.inputs != inputs
     draft = _draft(platform, enrichment, partition, current, rounds, is_new)
-    if inputs != _inputs(platform, enrichment, partition):
-        inputs = ""  # the documents were replaced while they were read: whose plan this is, nobody can say
     plan = draft.plan(current, rounds, inputs)
     unsent = _unsent(platform, enrichment, current, all_of_them=plan.digest != current.digest) if current else []
-    if unsent:
+    if unsent:  # what was left out for them goes into new shards
         draft.discard()
         without = [shard.key for shard in unsent]
         draft = _draft(platform, enrichment, partition, current, rounds, is_new, without)
         plan = draft.plan(current, rounds, inputs)
+    if inputs != inputs_of(platform, enrichment, partition):
+        # The documents were replaced while they were read: whose plan this is, nobody can say.
+        plan = replace(plan, inputs="")
+        if unsent:  # nor whether these were to be taken back
+            draft.discard()
+            raise PlanConflict(f"{enrichment.name} {partition}: the documents were replaced while they were read")
     return draft, plan, unsent
 
 
@@ -139,8 +140,12 @@ def _record(platform: Platform, draft: Draft, plan: Plan, current: Plan | None, 
 
 
 def _is_done(platform: Platform, enrichment: Enrichment, plan: Plan) -> bool:
-    """Whether a plan is published, and nothing of an earlier one has come back that is to be taken back."""
-    return plan.published_at is not None and not _unsent(platform, enrichment, plan, all_of_them=False)
+    """Whether a plan is published, and neither has anything of an earlier one come back that is to be taken back, nor
+    may an answer be refused now: a class of the user's own may judge otherwise than when it was published.
+    """
+    is_settled = plan.published_at is not None and not plan.pending and not enrichment.output.foreign
+    is_whole = platform.store.files.exists(plan.path)
+    return is_settled and is_whole and not _unsent(platform, enrichment, plan, all_of_them=False)
 
 
 def _has_failed(platform: Platform, enrichment: Enrichment, partition: str, rounds: int) -> bool:
@@ -209,35 +214,6 @@ def _known(
         useless.add(standings.filter(unanswered & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
         amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unanswered))
     return left_out, useless, amendments
-
-
-def _inputs(platform: Platform, enrichment: Enrichment, partition: str) -> str:
-    """A digest of all that a plan is made from: while it is the same, so is what a plan would say.
-
-    Empty where there are no documents: nothing can be told from that.
-    """
-    documents = platform.store.documents(enrichment.documents, partition)
-    if not platform.store.files.exists(documents):
-        return ""
-    digest = hashlib.sha256()  # which processors have instructions for
-    for chunk in platform.store.files.chunks(documents):
-        digest.update(chunk)
-    task, limits = enrichment.task, enrichment.limits
-    declared = [
-        version("llm-assets"),
-        (enrichment.provider, enrichment.endpoint, task.model_name, task.max_tokens, task.schema_name),
-        (task.schema, task.params, enrichment.prompt.text, enrichment.keep),
-        (
-            enrichment.output.digest,
-            enrichment.evidence,
-            enrichment.attempts,
-            enrichment.ceiling,
-            limits and limits.bytes,
-            enrichment.text_limit and repr(enrichment.text_limit),
-        ),
-    ]
-    digest.update(orjson.dumps(declared))
-    return digest.hexdigest()
 
 
 def requests_left_out(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from llm_assets.api_keys import fetched
 from llm_assets.errors import LedgerError, ProviderError, SystemicError
@@ -58,7 +59,7 @@ class Settings:
         ledger_url = environment.get("LLM_ASSETS_LEDGER_URL")
         if "://" not in root:
             root = str(Path(root).absolute())
-            ledger_url = ledger_url or f"sqlite:///{root}/ledger.db"
+            ledger_url = ledger_url or f"sqlite:///{quote(root)}/ledger.db"
         elif not ledger_url:
             raise LedgerError(
                 f"LLM_ASSETS_ROOT is {root}, and no database can be kept in a bucket: set LLM_ASSETS_LEDGER_URL, such "

@@ -19,7 +19,7 @@ import polars as pl
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import LLMAssetsError, PlanConflict
 from llm_assets.evidence import unsupported
-from llm_assets.history import parts_of, requests_in_flight, results_so_far, standings_of
+from llm_assets.history import inputs_of, parts_of, requests_in_flight, results_so_far, standings_of
 from llm_assets.outcome_tables import POSITION, tables
 from llm_assets.output_schema import ANSWER_BYTES
 from llm_assets.parquet import merged, write_slices
@@ -160,7 +160,7 @@ class _Parts:
             return table.lazy()
         file = self._folder / f"{name}.parquet"
         table.write_parquet(file, compression="lz4", row_group_size=_PART_GROUP_ROWS)
-        return pl.scan_parquet(file)
+        return pl.scan_parquet(file, glob=False)
 
 
 def _by_fingerprint(planned: pl.LazyFrame, documents: int, rows: int, folder: Path) -> pl.LazyFrame:
@@ -170,7 +170,7 @@ def _by_fingerprint(planned: pl.LazyFrame, documents: int, rows: int, folder: Pa
         pieces.append(folder / f"planned-{start:012}.parquet")
         piece = planned.slice(start, rows).collect().sort("fingerprint", POSITION)
         piece.write_parquet(pieces[-1], compression="lz4", row_group_size=_PART_GROUP_ROWS)
-    return pl.scan_parquet(pieces)
+    return pl.scan_parquet(pieces, glob=False)
 
 
 def _put_in_place(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
@@ -179,7 +179,7 @@ def _put_in_place(platform: Platform, enrichment: Enrichment, plan: Plan, parts:
     with ExitStack() as files:
         enriched = files.enter_context(store.files.writing(store.enriched(plan.enrichment, plan.partition)))
         failed = files.enter_context(store.files.writing(store.failed(plan.enrichment, plan.partition)))
-        parts.write(enriched, failed, plan.documents, partial(_flagged, platform, enrichment, plan))
+        parts.write(enriched, failed, plan.documents, _finishing(platform, enrichment, plan))
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
 
@@ -193,12 +193,20 @@ def _unchanged(piece: pl.DataFrame) -> pl.DataFrame:
     return piece
 
 
-def _flagged(platform: Platform, enrichment: Enrichment, plan: Plan, piece: pl.DataFrame) -> pl.DataFrame:
-    """A slice of `enriched` with what its documents' texts do not support, where evidence is declared.
+def _finishing(platform: Platform, enrichment: Enrichment, plan: Plan) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """What slices of `enriched` go through, where evidence is declared.
 
-    Where the documents were read again since, their texts may be others: then nothing is said.
+    Where what the plan was made from has changed since, the texts may be others: then nothing is said.
     """
-    if not enrichment.evidence or piece.is_empty():
+    is_as_planned = plan.inputs and plan.inputs == inputs_of(platform, enrichment, plan.partition)
+    if not enrichment.evidence or not is_as_planned:
+        return _unchanged
+    return partial(_flagged, platform, enrichment, plan)
+
+
+def _flagged(platform: Platform, enrichment: Enrichment, plan: Plan, piece: pl.DataFrame) -> pl.DataFrame:
+    """A slice of `enriched` with what its documents' texts do not support."""
+    if piece.is_empty():
         return piece
     store, first, last = platform.store, piece[POSITION].min(), piece[POSITION].max()
     assert isinstance(first, int)

@@ -80,13 +80,16 @@ def test_what_the_text_does_not_hold_is_named_beside_the_answer(empty: Platform,
     assert table["vendor"].to_list()[:2] == ["Ash & Sons", "Birch Ltd"]
 
 
-def test_of_documents_that_were_read_again_nothing_is_said(empty: Platform) -> None:
+@pytest.mark.parametrize(
+    "again",
+    [pytest.param(TEXTS[::-1], id="in-another-order"), pytest.param(["Vendor: Cedar", *TEXTS[1:]], id="one-corrected")],
+)
+def test_of_documents_that_were_replaced_nothing_is_said(empty: Platform, again: list[str | None]) -> None:
     output = OutputSchema.from_fields("invoice", FIELDS, "")
     looked = replace(labels("anthropic"), output=output, evidence=("vendor",))
     write_documents(empty, TEXTS)
     submit(empty, looked)
-    documents = empty.store.documents("texts", P)
-    empty.store.write(documents, empty.store.scan(documents).collect().reverse())
+    write_documents(empty, again)
     finish(empty, looked)
     collect_partition(empty, looked, P)
     assert enriched(empty, looked)["unsupported"].to_list() == [None, None, None]

@@ -79,11 +79,13 @@ def test_a_partition_looked_at_in_parts_has_the_same_tables(
     platform: Platform, enrichment: Enrichment, emulator: Emulator
 ) -> None:
     emulator.faults([{"fault": "refusal", "match": "Review 3:"}, {"fault": "overloaded", "rate": 0.3, "attempts": 1}])
-    texts = [*TEXTS, None, TEXTS[3], "", TEXTS[0]]
-    whole = run(platform, enrichment, texts)
+    numbered: list[str | None] = [f"Review {number}: this is a good thing." for number in range(2_500)]
+    whole = run(platform, enrichment, [*numbered, None, numbered[3], "", numbered[0]])
     tables = enriched(platform, enrichment), failed(platform, enrichment)
-    platform.part_requests = 4
-    assert collect_partition(platform, enrichment, P) == whole
+    platform.part_requests = 1  # which are 2,000, the least that is worth a part
+    parted = collect_partition(platform, enrichment, P)
+    assert replace(parted, examples=whole.examples) == whole  # whichever come first in their part
+    assert parted.examples.keys() == whole.examples.keys()
     assert enriched(platform, enrichment).equals(tables[0])
     assert failed(platform, enrichment).equals(tables[1])
 

@@ -99,6 +99,39 @@ def test_who_is_never_fast_enough_says_so(empty: Platform, enrichment: Enrichmen
         plan_partition(empty, with_prompt(enrichment, "Wanted?"), P)
 
 
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+def test_documents_that_are_replaced_while_they_are_planned_are_not_taken_for_those_before(
+    empty: Platform, enrichment: Enrichment, moment: int
+) -> None:
+    first: list[str | None] = ["one: good", "another: good"]
+    write_documents(empty, ["nobody sends this"])
+    plan_partition(empty, enrichment, P)
+    write_documents(empty, first)
+    moments = iter(range(1, moment + 1))
+
+    def replaced() -> None:
+        if next(moments) == moment:
+            write_documents(empty, ["three", "others", "are: bad"])
+
+    with others_plan(empty, replaced, times=moment):
+        submit(empty, enrichment)
+    finish(empty, enrichment)
+    write_documents(empty, first)
+    submit(empty, enrichment)
+    finish(empty, enrichment)
+    assert enriched(empty, enrichment)["sentiment"].to_list() == ["positive", "positive"]
+
+
+def test_a_plan_whose_table_is_lost_is_written_again(empty: Platform, enrichment: Enrichment, time: Time) -> None:
+    write_documents(empty, ["good", "bad"])
+    plan = submit(empty, enrichment)
+    local(empty.store, plan.path).unlink()
+    assert submit(empty, enrichment).path == plan.path
+    finish(empty, enrichment)
+    assert enriched(empty, enrichment).height == 2
+    assert time.emulator.accounting()["requests"] == 2
+
+
 def replace_platform(platform: Platform) -> Platform:
     return Platform(platform.store, platform.ledger, platform.credentials, clock=platform.clock)
 

@@ -1,11 +1,15 @@
 """A platform, opened: the store and its ledger belong together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llm_assets.errors import LedgerError
 from llm_assets.platform import Platform, Settings
+from llm_assets.providers import Credentials
+from llm_assets_tests.emulator_process import Emulator
+from llm_assets_tests.platforms import labels, run
 
 
 def settings(root: Path, ledger_url: str) -> Settings:
@@ -41,3 +45,13 @@ def test_the_refusal_does_not_tell_the_databases_password(tmp_path: Path, ledger
     with pytest.raises(LedgerError) as refusal:
         Platform.open(settings(tmp_path / "store", url))
     assert "planted-password" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["a?b", "ro%20ot", "[2026] reviews", "a b", "ü"])
+def test_a_root_of_any_name_holds_its_own_ledger(tmp_path: Path, emulator: Emulator, name: str) -> None:
+    found = Settings.from_environment({"LLM_ASSETS_ROOT": str(tmp_path / name)})
+    opened = Platform.open(replace(found, credentials={"openai": Credentials("k", f"{emulator.url}/v1")}))
+    run(opened, labels("openai"), ["good"])
+    opened.close()
+    assert (tmp_path / name / "ledger.db").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name != "emulator"] == [name]

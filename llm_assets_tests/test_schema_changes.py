@@ -191,3 +191,20 @@ def test_a_tighter_validator_judges_what_is_not_published_yet(
     finish(platform, tight)
     assert enriched(platform, tight).height + failed(platform, tight).height == 3
     assert not set(enriched(platform, tight)["sentiment"]) - {"negative", "neutral"}
+
+
+def test_a_tighter_validator_asks_again_what_is_published(
+    platform: Platform, first: Enrichment, emulator: Emulator
+) -> None:
+    loose, tight = of_class(first, Loose), of_class(first, Tight)
+    run(platform, loose, ["good", "bad"])
+    refused = set(enriched(platform, loose)["sentiment"]) - {"negative", "neutral"}
+    assert refused, "nothing is refused: the test has lost its point"
+    submit(platform, tight)
+    finish(platform, tight)
+    assert not set(enriched(platform, tight)["sentiment"]) - {"negative", "neutral"}
+    assert enriched(platform, tight).height + failed(platform, tight).height == 2
+    asked = emulator.accounting()["requests"]
+    assert asked > 2
+    assert submit(platform, tight).published_at is not None
+    assert emulator.accounting()["requests"] == asked

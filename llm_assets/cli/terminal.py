@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import getpass
-import re
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
 from llm_assets.errors import LLMAssetsError
@@ -23,8 +21,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 FAILED, MISUSED = 1, 2
 _INTERRUPTED = 130
 _PIPE_COLUMNS = 120
-_LOADING = re.compile(r"Error while loading component (\S+?)(\[\d+\])?:")
-_IN_A_FILE = " at "  # `attributes.max_tokenz at …/defs.yaml:12`, as Dagster names a place in a declaration
 
 
 @contextmanager
@@ -69,7 +65,7 @@ def errors_exit(code: int, stopped: str = "stopped") -> Iterator[None]:
     except Exception as error:
         known = next(filter(None, map(_told, _chain(error))), None)
         if known is None:
-            known = _told_of_a_component([*_chain(error)])
+            known = _told_of_a_declaration([*_chain(error)])
         if known is None:
             raise
         complain(known)
@@ -84,31 +80,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _told(error: BaseException) -> str | None:
-    """The words of our own errors, and of Dagster's about keys that a declaration does not have; None of others."""
-    if isinstance(error, LLMAssetsError):
-        return str(error)
-    if not isinstance(error, ValidationError):
-        return None
-    wrong = [(".".join(map(str, each["loc"])), each["msg"]) for each in error.errors(include_input=False)]
-    if not all(_IN_A_FILE in place for place, _ in wrong):
-        return None
-    return "; ".join(f"{place}: {what}" for place, what in wrong) + ". docs/configuration.md has all keys"
+    """The words of our own errors, None of others."""
+    return str(error) if isinstance(error, LLMAssetsError) else None
 
 
-def _told_of_a_component(chain: list[BaseException]) -> str | None:
-    """What Dagster says of a declaration whose place it does not name: a value of the wrong type, a broken file."""
-    loading = next(filter(None, (_LOADING.search(str(error)) for error in chain)), None)
-    where = f"component {loading[1]}" if loading else "a component"
-    for error in chain:
-        if isinstance(error, ValidationError) and loading:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_input=False)
-            )
-            return f"{where}: {wrong}. docs/configuration.md has all keys"
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            mark = error.problem_mark
-            return f"{mark.name}:{mark.line + 1}: no YAML: {error.problem} (column {mark.column + 1})"
-    return None
+def _told_of_a_declaration(chain: list[BaseException]) -> str | None:
+    """What Dagster says of a declaration that it cannot load, in a line."""
+    if "dagster" not in sys.modules:
+        return None
+    from llm_assets import defs
+    from llm_assets.cli.declarations import told
+
+    return told(chain, Path(defs.__path__[0]))
 
 
 def new_console(*, stderr: bool = False) -> Console:

@@ -170,7 +170,7 @@ def write_derived(store: Store, derivation: Derivation, upstream: Upstream, part
                     texts = read_documents(documents)
                     slices = (piece.select(list(upstream.schema)) for piece in with_texts(table, texts))
                     write_slices(slices, upstream.schema, folder / "texts.parquet", _GROUP_ROWS)
-                table = pl.scan_parquet(folder / "texts.parquet")
+                table = pl.scan_parquet(folder / "texts.parquet", glob=False)
             derivation.documents(table).sink_parquet(file, compression="zstd", row_group_size=_GROUP_ROWS)
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read ({type(error).__name__}); materialize it again") from None
