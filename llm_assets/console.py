@@ -14,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_assets.decisions import OpenClaim
+from llm_assets.enrichment import Enrichment
 from llm_assets.erasure import Erasure
+from llm_assets.forecast import EVIDENCE_MIN
 from llm_assets.other_accounts import OtherAccount
 from llm_assets.overview import Overview, Part
 from llm_assets.preview import Answered, Outlook
@@ -87,6 +89,16 @@ def status_table(statuses: Sequence[PartitionStatus], width: int = _WIDE) -> Tab
         found.add_section()
         totals = _total_cells(statuses)
         found.add_row(*(totals[index] for index in shown), style="bold")
+    return found
+
+
+def declared_table(declared: Sequence[Enrichment]) -> Table:
+    """A row for each enrichment that is declared."""
+    found = table()
+    for name in ("enrichment", "documents", "provider", "model", "mode"):
+        found.add_column(name, overflow="fold")
+    for each in declared:
+        found.add_row(each.name, each.documents, each.provider, each.model_name, each.mode)
     return found
 
 
@@ -167,13 +179,13 @@ def outlook_facts(ahead: Outlook) -> dict[str, str]:
 
 
 def _learned_from(evidence: int) -> str:
-    return f"{evidence:,} earlier requests" if evidence else "a guess: no earlier requests"
+    return f"{evidence:,} earlier requests" if evidence else f"a guess: fewer than {EVIDENCE_MIN} earlier requests"
 
 
 def _judged_by(ahead: Outlook) -> str:
     learned = _learned_from(ahead.evidence)
     if ahead.asked and not ahead.evidence:
-        learned = f"the {ahead.asked:,} above; there are no earlier requests"
+        learned = f"the {ahead.asked:,} above; there are fewer than {EVIDENCE_MIN} earlier requests"
     return f"{learned}; tokens in by the provider's count of {ahead.counted:,}" if ahead.counted else learned
 
 

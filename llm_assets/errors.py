@@ -25,7 +25,8 @@ What happens to a single *request* that failed is not an exception: it is a row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 from llm_assets.positions import place_of
 
@@ -118,6 +119,12 @@ class NotThere(ProviderError):
 
 class DownloadIncomplete(ProviderError):
     """Results ended before they were complete."""
+
+
+def meant_or_all(name: str, there: Sequence[str]) -> str:
+    """What somebody may have meant who wrote a name that is not there, or all that there are."""
+    near = get_close_matches(name, there, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
 
 
 def is_ours(class_name: str) -> bool:

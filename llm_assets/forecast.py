@@ -17,7 +17,7 @@ from llm_assets.records import Spent
 # Before there is anything to judge by: four bytes a token, and answers that use half of their room.
 _BYTES_PER_TOKEN = 4
 _ROOM_USED = 0.5
-_EVIDENCE_MIN = 20
+EVIDENCE_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Forecast:
     at_most_usd: float
 
 
-def estimate_from(history: Spent, max_tokens: int, evidence_min: int = _EVIDENCE_MIN) -> Estimate:
+def estimate_from(history: Spent, max_tokens: int, evidence_min: int = EVIDENCE_MIN) -> Estimate:
     """What earlier requests say about the next ones; a guess where there are fewer than `evidence_min`."""
     if history.billed < evidence_min:
         return Estimate(Line(0, 1 / _BYTES_PER_TOKEN), Line(max_tokens * _ROOM_USED, 0))
@@ -96,7 +96,7 @@ def caching_pays(prefix: str, tokens_min: int, cached: Spent) -> bool:
     """
     if len(prefix.encode()) < tokens_min * _BYTES_PER_TOKEN:
         return False
-    return cached.billed < _EVIDENCE_MIN or cached.cost_usd <= cached.uncached_usd * (1 + 1e-9)
+    return cached.billed < EVIDENCE_MIN or cached.cost_usd <= cached.uncached_usd * (1 + 1e-9)
 
 
 def forecast(

@@ -22,7 +22,7 @@ from llm_assets.definitions import defs
 from llm_assets.documents import DocumentSource
 from llm_assets.enrichment import Enrichment
 from llm_assets.erasure import Lineage
-from llm_assets.errors import LLMAssetsError, is_ours
+from llm_assets.errors import LLMAssetsError, is_ours, meant_or_all
 from llm_assets.platform import Platform
 from llm_assets.polling import poll
 from llm_assets.published import permanent_failures
@@ -86,7 +86,7 @@ def find_target(enrichment: str, partition: str | None = None) -> Target:
     graph = definitions.resolve_asset_graph()
     names = sorted({node.tags[ENRICHMENT_TAG] for node in graph.asset_nodes if ENRICHMENT_TAG in node.tags})
     if enrichment not in names:
-        raise LLMAssetsError(f"no enrichment is called {enrichment!r}; there are: {', '.join(names) or 'none'}")
+        raise LLMAssetsError(f"no enrichment is called {enrichment!r}; {meant_or_all(enrichment, names)}")
     batches = graph.get(asset_key(enrichment, "batches"))
     partitions = batches.partitions_def
     assert partitions is not None
@@ -109,6 +109,12 @@ def declared_lineage() -> Lineage:
     _load()
     asked = {name: declared.documents for name, declared in DECLARED.items()}
     return Lineage(asked, dict(COMPARED), dict(MADE))
+
+
+def checked_declarations() -> list[Enrichment]:
+    """All enrichments that this deployment declares, once everything could be made of its declarations."""
+    _load().get_repository_def().load_all_definitions()
+    return [DECLARED[name] for name in sorted(DECLARED)]
 
 
 def _load() -> dg.Definitions:
@@ -223,8 +229,12 @@ class Foreground:
         if not result.success:
             raise LLMAssetsError(_why(result))
         for event in result.get_asset_materialization_events():
-            if looked_for := event.materialization.metadata.get(NO_FILE):
+            facts = event.materialization.metadata
+            if looked_for := facts.get(NO_FILE):
                 self._tell(f"{self.target.partition} has no documents: there is no file at {looked_for.value}")
+            elif self.target.source and "files" in facts and facts["dagster/row_count"].value == 0:
+                where = self.target.source.looked_for(self.target.partition)
+                self._tell(f"{self.target.partition} has no documents: there are no rows in {where}")
 
 
 def open_instance() -> dg.DagsterInstance:

@@ -25,6 +25,7 @@ from llm_assets.records import Message
 FUEL = 100_000
 
 _MARKER = re.compile(r"(system|user|assistant):[ \t]*")
+_ANY_MARKER = re.compile(r"(?!(?:system|assistant):)[A-Za-z]{1,12}:[ \t]*")
 _NEAR_MARKER = re.compile(r"\s*#*\s*(system|user|assistant)\s*:\s*", re.IGNORECASE)
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}", re.ASCII)
 _MARKUP = re.compile(r"\{[{%#]|\{\Z")
@@ -74,7 +75,7 @@ class Prompt:
         """The prompt in a file's text. Raises DeclarationError when it cannot work for any document."""
         text = text.removeprefix("\ufeff").replace("\r\n", "\n")
         parts = _split(text, source)
-        _check_order([role for role, _, _ in parts], source)
+        _check_order([role for role, _, _ in parts], text, source)
         plain, wary = _environment(), _environment(finalizer=_printed)
         turns = []
         for number, (role, line, template) in enumerate(parts, start=1):
@@ -168,15 +169,22 @@ def _trimmed(role: str, line: int, lines: list[str]) -> tuple[str, int, str]:
     return role, line + len(body) - len(template), template.rstrip("\n")
 
 
-def _check_order(roles: list[str], source: str) -> None:
+def _check_order(roles: list[str], text: str, source: str) -> None:
     if "user" not in roles:
-        raise DeclarationError(source, "the prompt has no user turn; write one below a line `user:`")
+        raise DeclarationError(source, f"the prompt has no user turn; write one below a line `user:`{_unlike(text)}")
     if "system" in roles[1:]:
         raise DeclarationError(source, "a system turn stands after another turn; only the first can be one")
     if roles[roles[0] == "system"] != "user":
         raise DeclarationError(source, "an assistant turn comes first; a conversation begins with the user")
     if roles[-1] != "user":
         raise DeclarationError(source, "the prompt ends with an assistant turn; the last one must be the user's")
+
+
+def _unlike(text: str) -> str:
+    """Which lines look like the beginning of a turn, and are none."""
+    lines = enumerate(text.split("\n"), start=1)
+    near = [f"line {number} is `{line.strip()}`" for number, line in lines if _ANY_MARKER.fullmatch(line)]
+    return f" ({', '.join(near[:3])})" if near else ""
 
 
 def _compiled(turn: _Turn, template: str, environments: tuple[Environment, ...], source: str) -> _Turn:

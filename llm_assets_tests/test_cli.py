@@ -217,7 +217,7 @@ def test_the_status_table_fits_a_terminal(here: Shell, ran: subprocess.Completed
 def test_status_of_nothing_makes_nothing(tmp_path: Path, emulator: int) -> None:
     empty = shell(tmp_path, emulator)
 
-    assert "Nothing was sent yet" in empty("status").stdout
+    assert "Nothing was sent yet" in empty("status").stderr
     assert empty.json("status")["totals"]["partitions"] == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -228,7 +228,7 @@ def test_status_of_nothing_makes_nothing(tmp_path: Path, emulator: int) -> None:
         pytest.param(
             ["reviw_sentiment", "--partition", PARTITION],
             {},
-            "no enrichment is called 'reviw_sentiment'; there are: invoice_fields, ",
+            "no enrichment is called 'reviw_sentiment'; did you mean 'review_sentiment'?",
             id="unknown-name",
         ),
         pytest.param(

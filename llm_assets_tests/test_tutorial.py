@@ -42,9 +42,15 @@ def test_the_tutorial_leads_from_a_file_to_answers(copy: Path) -> None:
     done = shell(script, copy)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All definitions loaded successfully." in done.stdout
+    assert re.search(r"^ticket_mood +tickets +openai +", done.stdout, flags=re.MULTILINE)
     answers = dict(re.findall(r"│ (T-\d) +┆ \w+ +┆ (\w+) +│", done.stdout))
     assert answers == {"T-1": "negative", "T-2": "positive", "T-3": "neutral"}
+
+    (copy.parent / "elsewhere").mkdir()
+    again = shell("cd ../elsewhere; OPENAI_API_KEY=k llm-assets run ticket_mood --partition 2026-11-01", copy)
+    assert again.returncode == 2
+    assert f"this project keeps its tables in {copy / '.llm_assets'}: go to {copy}, or set" in again.stderr
+    assert not list((copy.parent / "elsewhere").iterdir())
 
 
 def test_the_walk_leads_from_a_file_on_s3_to_answers_on_s3_in_under_ten_commands(copy: Path) -> None:
@@ -82,8 +88,26 @@ def test_what_is_not_scaffolded_is_told(copy: Path, arguments: str, told: str) -
 @pytest.mark.parametrize(
     ("found", "instead", "told"),
     [
-        pytest.param("max_tokens", "max_tokenz", "attributes.max_tokenz at {place}: Extra inputs", id="a strange key"),
-        pytest.param("max_tokens: ", "max_tokens: so ", "component letter_topics: max_tokens: Input should", id="type"),
+        pytest.param(
+            "max_tokens",
+            "max_tokenz",
+            "{place} (max_tokenz): there is no such key; did you mean `max_tokens`?",
+            id="a strange key",
+        ),
+        pytest.param("max_tokens: ", "max_tokens: so ", "{place} (max_tokens): input should be a valid int", id="type"),
+        pytest.param("max_tokens: ", "budget: ", "{place} (budget): input should be an object", id="no mapping"),
+        pytest.param(
+            "components.Enrichment",
+            "components.Enrichmnt",
+            "defs.yaml:2: llm_assets.components has no Enrichmnt; did you mean Enrichment?",
+            id="a misspelt type",
+        ),
+        pytest.param(
+            "name: letter_topics",
+            "name: review_sentiment",
+            "the name 'review_sentiment' is declared 2 times, in llm_assets/defs/letter_topics/defs.yaml:",
+            id="a name that is taken",
+        ),
         pytest.param("  max_tokens", "   max_tokens", "{place}: no YAML: ", id="a blank too many"),
     ],
 )
@@ -93,8 +117,8 @@ def test_what_is_wrong_with_a_declaration_is_told_in_one_line(copy: Path, found:
     line = next(number for number, text in enumerate(lines, 1) if "max_tokens" in text)
     declared.write_text("\n".join(lines).replace(found, instead))
 
-    done = shell("llm-assets preview letter_topics", copy)
+    done = shell("llm-assets check", copy)
 
     assert done.returncode == 2
     (said,) = done.stderr.splitlines()
-    assert told.format(place=f"{declared}:{line}") in said
+    assert told.format(place=f"{declared.relative_to(copy)}:{line}") in said

@@ -10,7 +10,7 @@ import typer
 
 from llm_assets.cli.decisions import accept, forget, reconcile, slice_
 from llm_assets.cli.emulated import demo, emulator
-from llm_assets.cli.partitions import cost, failed, preview, run, status
+from llm_assets.cli.partitions import check, cost, failed, preview, run, status
 
 app = typer.Typer(
     help="Tables of documents in, tables of answers out, through batch APIs.",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # As `--help` lists them.
-for command in (run, status, failed, preview, cost, reconcile, forget, emulator):
+for command in (run, check, status, failed, preview, cost, reconcile, forget, emulator):
     app.command()(command)
 app.command("slice")(slice_)
 app.command()(accept)

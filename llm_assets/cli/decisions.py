@@ -44,9 +44,9 @@ def reconcile(
     """
     words = [word for word, said in zip(Decision, (adopt, resend, abandon), strict=True) if said]
     if len(words) > 1 or bool(words) != bool(shard) or (take_over and shard):
+        said = f"what of shard {shard}? Say" if shard and not words else "name a shard and"
         complain(
-            "name a shard and one of --adopt, --resend and --abandon, or --take-over alone, or nothing at all to see "
-            "what is open"
+            f"{said} one of --adopt, --resend and --abandon; or --take-over alone, or nothing, to see what is open"
         )
         raise typer.Exit(MISUSED)
     operator = operator_name()

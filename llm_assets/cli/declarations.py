@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.error import DagsterUnresolvableSymbolError
+from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from llm_assets.positions import place_of
@@ -18,9 +20,10 @@ from llm_assets.positions import place_of
 _FILE = "defs.yaml"
 _LOADING = re.compile(r"Error while loading component (\S+?)(\[\d+\])?:")
 _DUPLICATE = re.compile(r"Duplicate asset key: AssetKey\(\[(.*)\]\)")
-_MISSING = re.compile(r"Module `(\S+)` has no attribute `(\S+)`")
+_MISSING = re.compile(r"Module `(\S+)` (?:has no attribute `(\S+)`|not found)")
 # `attributes.max_tokenz at …/defs.yaml:12`, as Dagster names a place in a declaration.
 _PLACE = re.compile(r"(?:attributes\.)?(?P<key>.*) at (?P<file>.*):(?P<line>\d+)")
+_TEMPLATE = re.compile(r"(?P<file>.*):(?P<line>\d+) - attributes\.(?P<key>\S+)")
 _ALL_KEYS = "docs/configuration.md has all keys"
 
 
@@ -41,6 +44,11 @@ def told(chain: Sequence[BaseException], folder: Path) -> str | None:
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             mark = error.problem_mark
             return f"{mark.name}:{mark.line + 1}: no YAML: {error.problem} (column {mark.column + 1})"
+        if isinstance(error, TemplateError) and loading:
+            return f"{folder / loading[1] / _FILE}: a template cannot be filled in: {error}"
+        if isinstance(error, ResolutionException) and (place := _TEMPLATE.match(str(error))):
+            last = str(error).strip().rpartition("\n")[2].strip(" │|")
+            return f"{_shown(place)} ({place['key']}): {last}"
         if isinstance(error, DagsterUnresolvableSymbolError) and (missing := _MISSING.search(str(error))):
             return _no_such_type(folder, *missing.groups())
         if duplicate := _DUPLICATE.search(str(error)):
@@ -54,10 +62,13 @@ def _misfits(found: Sequence[tuple[re.Match[str], Any]]) -> str:
     Where a mapping is expected, the schema takes a template in its stead: nobody who wrote a mapping means that.
     """
     wrong = [each for each in found if not each[0]["key"].endswith(".str")] or list(found)
-    lines = [
-        f"{place['file']}:{place['line']} ({key}): {_misfit(place, key, each)}" for place, key, each in _keyed(wrong)
-    ]
+    lines = [f"{_shown(place)} ({key}): {_misfit(place, key, each)}" for place, key, each in _keyed(wrong)]
     return "; ".join(dict.fromkeys(lines))
+
+
+def _shown(place: re.Match[str]) -> str:
+    file = Path(place["file"])
+    return f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}:{place['line']}"
 
 
 def _keyed(found: Sequence[tuple[re.Match[str], Any]]) -> Iterator[tuple[re.Match[str], str, Any]]:
@@ -88,13 +99,17 @@ def _mistyped(folder: Path, component: str, wrong: Sequence[Any]) -> str:
     file = folder / component / _FILE
     lines = []
     for each in wrong:
-        problem = f"{'.'.join(map(str, each['loc']))}: {each['msg'][0].lower()}{each['msg'][1:]}"
-        place = place_of(str(file), problem)
-        lines.append(f"{file}:{place.line} ({place.key}): {problem}" if place else f"component {component}: {problem}")
+        key, problem = ".".join(map(str, each["loc"])), f"{each['msg'][0].lower()}{each['msg'][1:]}"
+        place = place_of(str(file), key)
+        where = f"{file}:{place.line} ({place.key})" if place else f"component {component}: {key}"
+        lines.append(f"{where}: {problem}")
     return f"{'; '.join(lines)}. {_ALL_KEYS}"
 
 
-def _no_such_type(folder: Path, module: str, name: str) -> str:
+def _no_such_type(folder: Path, module: str, name: str | None) -> str:
+    if name is None:
+        where = next(_lines(folder, rf"type:\s*['\"]?{re.escape(module)}\..*"), "a declaration")
+        return f"{where}: there is no module {module}; components are llm_assets.components.NAME"
     there = sorted(getattr(import_module(module), "__all__", ()))
     near = get_close_matches(name, there, n=1)
     meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(there)}" if there else ""

@@ -17,6 +17,7 @@ from llm_assets.cli.terminal import (
     MISUSED,
     AsJson,
     check_known,
+    check_store,
     complain,
     errors_exit,
     looking,
@@ -36,6 +37,20 @@ from llm_assets.status import PartitionStatus, asked_lately, overall, statuses, 
 _RESUMABLE = "stopped; nothing is lost, the same command goes on where this one was"
 
 
+def check(as_json: AsJson = False) -> None:
+    """Load all declarations: show the enrichments that there are, or say in a line what is wrong."""
+    err = new_console(stderr=True)
+    with errors_exit(MISUSED), err.status("Loading definitions"):
+        from llm_assets.foreground import checked_declarations  # loads Dagster: two seconds
+
+        found = checked_declarations()
+    if as_json:
+        names = ("name", "documents", "provider", "model_name", "mode", "source")
+        print_json({"enrichments": [{name: getattr(each, name) for name in names} for each in found]})
+        return
+    new_console().print(console.declared_table(found) if found else "No enrichment is declared.")
+
+
 def run(
     name: Annotated[str, typer.Argument(help="The enrichment.", show_default=False)],
     partition: Annotated[str, typer.Option(help="The partition, such as 2026-11-01.", show_default=False)],
@@ -50,14 +65,14 @@ def run(
     It may be stopped and started again at any time: nothing is lost and nothing is sent twice.
     """
     started = time.monotonic()
-    done, sent = _run(name, partition, poll_seconds, retry_failed)
+    done, sent, reused = _run(name, partition, poll_seconds, retry_failed)
     seconds = time.monotonic() - started
     if as_json:
-        facts = asdict(done) | {"sent": sent, "seconds": round(seconds, 1)}
+        facts = asdict(done) | {"sent": sent, "reused": reused, "seconds": round(seconds, 1)}
         print_json({"enrichment": name, "partition": partition} | facts)
         return
     out = new_console()
-    out.print(console.titled(f"{name} {partition}", console.facts_table(_outcome_facts(done, sent, seconds))))
+    out.print(console.titled(f"{name} {partition}", console.facts_table(_outcome_facts(done, sent, reused, seconds))))
     if done.failures:
         out.print(console.titled("Failures by reason", console.reasons_table(done.failures)))
     out.print()
@@ -65,14 +80,17 @@ def run(
         out.print(path, soft_wrap=True, highlight=False, markup=False)
 
 
-def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> tuple[Outcome, int]:
-    """A partition to its end, under a progress bar on standard error; and how many requests were sent for that."""
+def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> tuple[Outcome, int, int]:
+    """A partition to its end, under a progress bar on standard error; how many requests were sent for that, and to how
+    many of all the answer was another partition's.
+    """
     err = new_console(stderr=True)
     with errors_exit(MISUSED), err.status("Loading definitions"):
         from llm_assets.foreground import Foreground, find_target, open_instance  # loads Dagster: two seconds
 
         target = find_target(name, partition)
     _warn(target.provider)
+    check_store()
     with opened_platform() as platform:
         with errors_exit(MISUSED):
             platform.client(target.provider, None)  # raises when there is no key
@@ -84,12 +102,14 @@ def _run(name: str, partition: str, poll_seconds: float, retry_failed: bool) -> 
                 bar.update(task, **console.progress_fields(each, tokens_so_far(platform, name, partition)))
             shards = platform.ledger.shards(name, partition)
             sent = sum(shard.requests for shard in shards if shard.submitted_at and shard.submitted_at >= begun)
-            return outcome(platform.store, work.plan()), sent
+            reused = sum(shard.requests for shard in shards if shard.wave == 0)
+            return outcome(platform.store, work.plan()), sent, reused
 
 
-def _outcome_facts(done: Outcome, sent: int, seconds: float) -> dict[str, str]:
+def _outcome_facts(done: Outcome, sent: int, reused: int, seconds: float) -> dict[str, str]:
     return {
         "requests sent now": console.number(sent),
+        **({"answered by other partitions": console.number(reused)} if reused else {}),
         "documents": console.number(done.documents),
         "enriched": console.number(done.enriched),
         "failed": console.number(done.failed),
@@ -129,7 +149,8 @@ def status(
         return
     out = new_console()
     if not found:
-        out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
+        if platform:  # else it is said already
+            out.print(f"Nothing was sent yet{f' for {name}' if name else ''}.", markup=False)
         return
     out.print(console.status_table(found, out.width))
     if progress:
@@ -187,8 +208,8 @@ def preview(
 ) -> None:
     """Ask about a few documents in real time, and show what all of them would cost. Nothing is sent as a batch.
 
-    What is asked here is paid at the standard price, and its answers are shown and not kept. Without a partition
-    nothing is asked: what all partitions would cost that are not finished is added up.
+    What is asked here is paid at the standard price, its answers are shown and not kept, and `cost` does not count it.
+    Without a partition nothing is asked: what all partitions would cost that are not finished is added up.
     """
     if partition is None:
         _preview_all(name, as_json)
@@ -199,6 +220,7 @@ def preview(
 
         target = find_target(name, partition)
     _warn(target.provider)
+    check_store()
     with opened_platform() as platform, errors_exit(FAILED):
         with open_instance() as instance:
             Foreground(target, platform, instance, poll_seconds=1, on_problem=complain).read_documents()
@@ -259,7 +281,10 @@ def cost(
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Up to and with this day.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was spent, by enrichment and model, from the ledger: on results that came in within the days."""
+    """Show what was spent, by enrichment and model, from the ledger: on results that came in within the days.
+
+    Without what `preview` asks.
+    """
     start = since and since.replace(tzinfo=UTC)
     # After the last day that there is comes none.
     end = None if until is None or until.date() == date.max else until.replace(tzinfo=UTC) + timedelta(days=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from llm_assets.errors import LLMAssetsError
+from llm_assets.errors import LLMAssetsError, meant_or_all
 from llm_assets.platform import Platform, Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
@@ -40,6 +41,20 @@ def looking() -> Iterator[Platform | None]:
         return
     with opened_platform() as platform:
         yield platform
+
+
+def check_store() -> None:
+    """Refuse to begin a second store beside the project's, by mistake: what that one has would be paid again."""
+    here, project = Settings.from_environment(), Path(__file__).parents[2]
+    if here.in_use or os.environ.get("LLM_ASSETS_ROOT"):
+        return
+    there = Settings.from_environment({**os.environ, "LLM_ASSETS_ROOT": str(project / ".llm_assets")})
+    if there.in_use:
+        complain(
+            f"nothing was sent yet from {here.root}, and this project keeps its tables in {there.root}: go to "
+            f"{project}, or set LLM_ASSETS_ROOT to the one that is meant"
+        )
+        raise typer.Exit(MISUSED)
 
 
 @contextmanager
@@ -91,7 +106,8 @@ def _told_of_a_declaration(chain: list[BaseException]) -> str | None:
     from llm_assets import defs
     from llm_assets.cli.declarations import told
 
-    return told(chain, Path(defs.__path__[0]))
+    folder = Path(defs.__path__[0])
+    return told(chain, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -116,5 +132,5 @@ def operator_name() -> str:
 
 def check_known(name: str | None, known: list[str]) -> None:
     if name and known and name not in known:
-        complain(f"nothing was ever sent for {name!r}; there are: {', '.join(known)}")
+        complain(f"nothing was ever sent for {name!r}; {meant_or_all(name, known)}")
         raise typer.Exit(MISUSED)

@@ -278,6 +278,11 @@ def _confusion_table(confusion: pl.DataFrame) -> dg.MetadataValue:
 def accept(platform: Platform, name: str) -> int:
     """Make the comparison that is there the one that later ones are held against; how many rows it has."""
     store = platform.store
-    answers = store.scan(store.evaluation(name, "answers.parquet")).collect()
+    path = store.evaluation(name, "answers.parquet")
+    if not store.files.exists(path):
+        raise LLMAssetsError(
+            f"no comparison of {name!r} is in the store at {store.files.where()}: materialize it first"
+        )
+    answers = store.scan(path).collect()
     store.write(store.evaluation(name, "accepted.parquet"), answers)
     return answers.height
