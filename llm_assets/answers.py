@@ -196,9 +196,7 @@ def _rows(taken: Mapping[int, Result], *, judged: bool = True) -> pl.DataFrame:
         "cache_write_1h_tokens": [usage.cache_write_1h_tokens for usage in usages],
     }
     schema = {name: RESULTS_SCHEMA.get(name, pl.UInt32()) for name in columns}
-    return pl.DataFrame(columns, schema=schema).with_columns(
-        (pl.lit(judged) | pl.col("reason").is_not_null()).alias("judged")
-    )
+    return pl.DataFrame(columns, schema=schema).with_columns(pl.lit(judged).alias("judged"))
 
 
 def _table(sent: Sequence[Fingerprint], slices: Sequence[pl.DataFrame], wave: int) -> pl.DataFrame:

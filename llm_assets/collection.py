@@ -56,7 +56,6 @@ _LOOK_AGAIN = timedelta(minutes=1)
 _DOWNLOADS = 3
 _SHORT = "short_results"
 _CALLS_MAX = 25
-_GROUP_ROWS = 5_000
 
 
 @naming_damage
@@ -211,9 +210,7 @@ def _keep(platform: Platform, enrichment: Enrichment, shard: Shard, table: pl.Da
     # What was lost may have been billed: nobody will ever know.
     lost = table["reason"].is_in([Reason.RESULTS_GONE, Reason.MISSING_RESULT, Reason.INTERRUPTED]).any()
     spent = spent_on(table, lengths, price)
-    results = platform.store.new_results(shard, platform.new_key())
-    # Sorted, so that a part of the partition's requests is a part of the file (history.parts_of).
-    platform.store.write(results, table.sort("fingerprint"), group_rows=_GROUP_ROWS)
+    results = platform.store.write_results(shard, table, collector=platform.new_key())
     try:
         platform.ledger.collected(shard, results, spent, is_final=not lost)
     except IllegalTransition:  # another run has collected it, or sent it again, in the meantime

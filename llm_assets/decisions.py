@@ -156,6 +156,4 @@ def _given_up(platform: Platform, shard: Shard, operator: str) -> tuple[str, str
     """Write the outcome of requests that nobody waits for any more. Returns the message and the table."""
     message = f"{operator} gave up the batch that this was sent in"
     table = same_outcome(sent_fingerprints(platform.store, shard), Reason.ABANDONED, "abandoned", message, shard.wave)
-    results = platform.store.new_results(shard, platform.new_key())
-    platform.store.write(results, table)
-    return message, results
+    return message, platform.store.write_results(shard, table, collector=platform.new_key())

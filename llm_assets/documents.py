@@ -234,8 +234,7 @@ class _File:
         needed = (source.id_column, source.text_column, *source.columns)
         if missing := [name for name in needed if name not in there]:
             raise DocumentsError(
-                f"{self.path}: there is no column {', '.join(map(repr, missing))}; the file has {_listed(there)} "
-                f"({source.source} says which are read)"
+                f"{self.path}: there is no column {', '.join(map(repr, missing))}; the file has {_listed(there)}"
             )
         for name, named in ((DOCUMENT_ID, source.id_column), (TEXT, source.text_column)):
             if name in there and name != named and name not in (source.id_column, source.text_column):

@@ -269,7 +269,7 @@ def rooms(
 
 
 def estimate_requests(platform: Platform, enrichment: Enrichment) -> Estimate:
-    """What the next requests of an enrichment will use, by its own of the last weeks."""
+    """What the next requests of an enrichment will use, by its own of the last 90 days."""
     return estimate_from(_history(platform, enrichment, _EVIDENCE_AGE), enrichment.max_tokens)
 
 

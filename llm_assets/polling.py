@@ -1,8 +1,8 @@
 """Which batches have ended? Asked by page or one by one, whichever takes fewer calls, within a budget of calls.
 
 A fifth of the calls is for the newest pages of a list, a fifth for asking one by one, and the others for pages further
-back that begin where batches of ours are. What was learned goes into the ledger at once, with when it was: where a poll
-ran out of calls, the next one begins.
+back that begin where batches of ours are; where a list does not begin anywhere, these are for its newest pages too.
+What was learned goes into the ledger at once, with when it was: where a poll ran out of calls, the next one begins.
 """
 
 from __future__ import annotations

@@ -393,7 +393,8 @@ REQUESTS_SCHEMA: dict[str, pl.DataType] = {
 }
 
 # What came back for a shard: exactly one row a request. `reason` is null for an answer that validated, and for one
-# that is not `judged`: it was asked for with another output schema than was declared when it came. `answered_at` is set
+# that is not `judged`: it was asked for with another output schema than was declared when it came. (Of what has a
+# reason, `judged` says nothing.) `answered_at` is set
 # for an answer that was taken from another partition, with wave 0 and no tokens of its own.
 RESULTS_SCHEMA: dict[str, pl.DataType] = {
     "fingerprint": pl.String(),

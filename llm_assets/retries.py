@@ -1,7 +1,7 @@
 """Results so far → what is worth sending again, and why not the rest.
 
 Pure, and the only place that decides: `KIND_OF` says what each reason means, `standings` applies it to every
-request of a plan. What is left to do is always computed from the results, never remembered.
+request of a plan. Which requests are left to do is always computed from the results, never remembered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where partitions are, read from the ledger and the store: what the command line shows.
+"""Where partitions are, read from the ledger and the store: what the command line and the pages of assets show.
 
 Reads only. Nothing here knows Dagster, and nothing is printed.
 """
@@ -180,7 +180,7 @@ def asked_lately(shards: Sequence[Shard]) -> list[Asked]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lately:
-    """What the last weeks say of an enrichment: how often each request was sent, and how many hours batches took
+    """What the last 90 days say of an enrichment: how often each request was sent, and how many hours batches took
     (the median, None when there were none).
     """
 
@@ -189,7 +189,7 @@ class Lately:
 
 
 def lately(platform: Platform, enrichment: str, model_name: str | None = None) -> Lately:
-    """How an enrichment fared in the last weeks, with one model or with all."""
+    """How an enrichment fared in the last 90 days, with one model or with all."""
     sent = _sent_lately(platform, enrichment, model_name)
     by_partition: dict[str, list[Shard]] = {}
     for shard in sent:

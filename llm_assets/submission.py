@@ -188,7 +188,6 @@ def _reject(platform: Platform, shard: Shard, error: ProviderError) -> None:
     if error.code == TOO_LARGE:  # smaller shards may pass, until one document is too large by itself
         reason = Reason.CAPACITY if shard.requests > 1 else Reason.DOCUMENT_TOO_LARGE
     outcomes = same_outcome(sent_fingerprints(platform.store, shard), reason, error.code, str(error), shard.wave)
-    results = platform.store.new_results(shard, platform.new_key())
-    platform.store.write(results, outcomes)
+    results = platform.store.write_results(shard, outcomes, collector=platform.new_key())
     with suppress(IllegalTransition):
         platform.ledger.rejected(shard.key, results, of_owner=platform.owner, code=error.code, message=str(error))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import polars as pl
 import pytest
 
 from llm_assets.answers import LINE_BYTES_MAX, outcomes, read_lines, same_outcome, take_in
@@ -77,6 +78,25 @@ def test_the_first_of_two_results_wins_and_the_second_is_counted() -> None:
 )
 def test_a_second_result_that_says_something_else_is_a_conflict(second: bytes, conflicts: int) -> None:
     assert take_in([line(0), second], KEY, SENT, DIALECT, OUTPUT).conflicts == conflicts
+
+
+def test_two_failures_that_say_different_things_are_a_conflict() -> None:
+    lines = [
+        orjson.dumps({"custom_id": f"{KEY}-{SENT[0]}", "result": {"type": kind}})
+        for kind in ("expired", "expired", "canceled")
+    ]
+    intake = take_in(lines, KEY, SENT, DIALECT, OUTPUT)
+    assert (intake.duplicates, intake.conflicts) == (2, 1)
+
+
+def test_more_results_than_are_taken_in_at_once_are_all_there_in_the_order_of_sending() -> None:
+    sent = [Fingerprint(f"{number:032x}") for number in range(4_500)]
+    lines = [line(number) for number in range(4_499, -1, -1) if number != 7]
+    intake = take_in(lines, KEY, sent, DIALECT, OUTPUT)
+    table = outcomes(sent, intake, 1)
+    assert (intake.found, intake.missing) == (4_499, [7])
+    assert table["fingerprint"].to_list() == sent
+    assert table.filter(pl.col("reason").is_not_null())["fingerprint"].to_list() == [sent[7]]
 
 
 def test_strays_are_counted() -> None:

@@ -276,6 +276,23 @@ def test_each_refusal_for_lack_of_room_is_waited_out_twice_as_long(
     assert waits == [1, 2, 4]
 
 
+def test_no_refusal_for_lack_of_room_is_waited_out_longer_than_an_hour(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    write_documents(platform, ["one alone"])  # which cannot go into smaller batches, however often it is refused
+    enrichment = labels("openai")
+    emulator.faults([{"fault": "token_limit_exceeded", "times": 8}])
+    for _ in range(8):
+        submit(platform, enrichment)
+        poll(platform, platform.ledger.active_shards(), calls_max=25)
+        before = time()
+        collect_partition(platform, enrichment, P)
+        time.passes(hours=2)
+    (shard,) = shards(platform, enrichment)
+    assert shard.not_before is not None
+    assert shard.not_before - before <= timedelta(hours=1, minutes=1)
+
+
 # -- hopeless
 
 

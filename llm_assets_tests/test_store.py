@@ -9,6 +9,7 @@ import pytest
 from llm_assets.errors import StoreError
 from llm_assets.store import Store
 from llm_assets_tests.platforms import local
+from llm_assets_tests.samples import SHARD
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -116,3 +117,14 @@ def test_a_partition_key_that_no_file_can_be_called_by_is_refused_at_once(tmp_pa
             name("d", longest + longest[:1])
     with pytest.raises(StoreError, match="use a shorter one"):
         store.plan("e", longest * 2, "p")
+
+
+def test_results_are_sorted_so_that_some_requests_are_a_part_of_the_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    fingerprints = [f"{number:04}" for number in range(12_000)]
+    table = pl.DataFrame({"fingerprint": fingerprints}, schema={"fingerprint": pl.String}).sample(
+        fraction=1, shuffle=True, seed=1
+    )
+    path = store.write_results(SHARD, table, collector="c")
+    assert store.scan(path).collect()["fingerprint"].is_sorted()
+    assert path != store.write_results(SHARD, table, collector="d")

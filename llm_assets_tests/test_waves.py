@@ -57,6 +57,8 @@ PUBLISHED = replace(PLAN, published_at=NOW)
         pytest.param(replace(PLAN, held="billing", pending=1), [], Step.HELD, id="held-before-the-next-wave"),
         pytest.param(replace(PLAN, held="billing"), [ENDED], Step.COLLECT, id="held-but-paid-for"),
         pytest.param(replace(PLAN, held="billing"), [SUBMITTING], Step.SUBMIT, id="held-but-a-claim-is-open"),
+        pytest.param(replace(PLAN, held="billing"), [SUBMITTED], Step.WAIT, id="held-while-a-batch-is-on-its-way"),
+        pytest.param(replace(PLAN, held="billing"), [], Step.COLLECT, id="held-with-nothing-left-to-send"),
     ],
 )
 def test_next_step(plan: Plan, shards: list[Shard], expected: Step) -> None:

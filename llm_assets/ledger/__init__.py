@@ -1,8 +1,8 @@
 """The ledger: what was intended, sent, ended and collected. The only SQL of the project.
 
 `plans` has a row for each partition of an enrichment, `shards` a row for each shard (tables.py). A shard's state is
-one column, changed in one function (`Ledger._advance`) that allows only the transitions of `TRANSITIONS`, and every
-change is conditional on the state it starts from: of two runs that try the same change, one succeeds. What is reserved
+one column, changed in one function (`Ledger._advance`) that locks the row and allows only the transitions of
+`TRANSITIONS`: of two runs that try the same change, one succeeds. What is reserved
 and spent is in `Ledger.money` (money.py).
 
 What a request asked and got is not here but in the store's Parquet files.
@@ -385,7 +385,7 @@ class Ledger:
             connection.execute(sa.update(shards).where(theirs).values(account=to))
 
     def decided(self, key: str, decision: str, *, batch_id: str | None, operator: str) -> None:
-        """Write down what somebody decided about a shard, before it is done."""
+        """Write down what somebody decided, before it is done: about a shard, an account, or documents to forget."""
         row = {"key": key, "decision": decision, "batch_id": batch_id, "operator": operator}
         with self._engine.begin() as connection:
             connection.execute(sa.insert(decisions).values(decided_at=self._clock(), **row))

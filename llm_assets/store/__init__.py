@@ -38,6 +38,7 @@ from llm_assets.store.folder import Folder
 DAMAGE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 # Small enough that a part of a partition's results is read without the others (history.parts_of).
+_RESULTS_GROUP_ROWS = 5_000
 _SIFTED_GROUP_ROWS = 5_000
 # File systems take 255 bytes, and a table that is being written is called `.<segment>.parquet.<8 characters>`.
 _SEGMENT_BYTES_MAX = 255 - len("..parquet.12345678")
@@ -94,10 +95,6 @@ class Store:
         """The table of what came back for a shard."""
         return shard.results or f"{shard.path}.results.parquet"  # so it was called before the ledger named it
 
-    def new_results(self, shard: Shard, collector: str) -> str:
-        """A table for what came back for a shard: each collector has its own, and the ledger says which counts."""
-        return f"{shard.path}.{collector}.results.parquet"
-
     def _batches(self, enrichment: str, partition: str) -> str:
         return f"enrichments/{enrichment}/batches/{_segment(partition)}"
 
@@ -152,6 +149,14 @@ class Store:
         """Write a table, whole or not at all; in row groups of so many rows, or of polars' choice."""
         with self.files.writing(path) as temporary:
             frame.write_parquet(temporary, compression="zstd", compression_level=ZSTD_LEVEL, row_group_size=group_rows)
+
+    def write_results(self, shard: Shard, table: pl.DataFrame, *, collector: str) -> str:
+        """Write what came back for a shard; its path. Each collector has a table of its own, and the ledger says which
+        counts. Sorted, so that a part of a partition's requests is a part of the file (history.parts_of).
+        """
+        path = f"{shard.path}.{collector}.results.parquet"
+        self.write(path, table.sort("fingerprint"), group_rows=_RESULTS_GROUP_ROWS)
+        return path
 
     def scan(self, path: str) -> pl.LazyFrame:
         """A table of which only the schema is read yet. Raises StoreError when it is not there, or is no table.
