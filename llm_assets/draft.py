@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,21 @@ _EVIDENCE_AGE = timedelta(days=90)
 _CACHED_AGE = timedelta(days=7)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a partition's requests when its next wave is planned.
+
+    Those that are `left_out` are not to be sent; of the `useless` no answer that another partition has helps, as it was
+    refused here. `amendments` say how those that were sent before and are again differ from the declared.
+    """
+
+    left_out: FingerprintSet = field(default_factory=FingerprintSet)
+    useless: FingerprintSet = field(default_factory=FingerprintSet)
+    amendments: Mapping[Fingerprint, Amendment] = field(default_factory=dict)
+
+
 class Draft:
-    """A plan and its shards while they are being written: files first, the ledger last."""
+    """A plan and its shards while they are being written. What the ledger is to say of them is for who records it."""
 
     def __init__(self, platform: Platform, enrichment: Enrichment, partition: str, *, wave: int, is_new: bool) -> None:
         self._platform = platform
@@ -68,13 +81,14 @@ class Draft:
         self.shards: list[Shard] = []  # the ledger's rows for the shards that are written
         self.reused: list[Shard] = []  # and for what is answered by other partitions' results
 
-    def render(
-        self, left_out: FingerprintSet, useless: FingerprintSet, amendments: dict[Fingerprint, Amendment]
-    ) -> None:
-        """Read the documents by slices, write the plan's table, and pack each request that is not left out, once."""
-        self._amendments = amendments
+    def render(self, known: Known) -> None:
+        """Read the documents by slices, write the plan's table, and pack each request that is not left out, once.
+
+        What other partitions have the answer to is left out from then on, too.
+        """
+        self._amendments = known.amendments
         store = self._platform.store
-        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, amendments)
+        renderer = Renderer(self._enrichment, self._dialect, self._limits.bytes, known.amendments)
         with store.files.scratch() as self._folder:
             table = SliceWriter(self._folder, _PLAN_GROUP_ROWS)
             for documents in document_slices(self._platform, self._enrichment, self._partition):
@@ -82,8 +96,8 @@ class Draft:
                 table.add(rendered.plan)
                 self._documents += rendered.plan.height
                 self._digest.update(rendered.plan.write_ndjson().encode())
-                self._take_from_elsewhere(rendered.plan["fingerprint"], left_out, useless)
-                self._pack(rendered.bodies, left_out)
+                self._take_from_elsewhere(rendered.plan["fingerprint"], known)
+                self._pack(rendered.bodies, known.left_out)
                 self._keep_finished()
             with store.files.writing(self._path) as file:
                 self._written.append(self._path)
@@ -162,11 +176,11 @@ class Draft:
         key = self._platform.new_key()
         return key, self._folder / (key + self._dialect.shard_format.suffix)
 
-    def _take_from_elsewhere(self, fingerprints: pl.Series, left_out: FingerprintSet, useless: FingerprintSet) -> None:
+    def _take_from_elsewhere(self, fingerprints: pl.Series, known: Known) -> None:
         """Settle what other partitions have the answer to."""
-        known = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
-        taken = known.filter(~(left_out.holds(known) | useless.holds(known)))
-        left_out.add(taken)
+        there = fingerprints.filter(self._elsewhere.known(fingerprints)).unique()
+        taken = there.filter(~(known.left_out.holds(there) | known.useless.holds(there)))
+        known.left_out.add(taken)
         self._taken.append(taken)
 
     def _keep_taken(self) -> None:

@@ -7,21 +7,20 @@ where it was not materialized yet. Nothing is planned, and nothing is written.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from llm_assets.documents import DocumentSource
-from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests
+from llm_assets.draft import Known, answers_elsewhere, document_slices, estimate_requests
 from llm_assets.enrichment import Enrichment
-from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, forecast
-from llm_assets.planning import requests_left_out
+from llm_assets.planning import known_requests
 from llm_assets.platform import Platform
 from llm_assets.preview import Unsent, forecast_of, unsent
 from llm_assets.prices import decoded
-from llm_assets.records import Amendment, Fingerprint, Plan, Shard, ShardState
+from llm_assets.records import Plan, Shard, ShardState
 from llm_assets.reuse import Answers
 from llm_assets.status import lately
 
@@ -80,12 +79,12 @@ def overview(
     for partition in sorted(set(partitions) - plans.keys()):
         told(partition)
         if slices := reader.slices(partition):
-            new.append(reader.read(slices, FingerprintSet(), {}))
+            new.append(reader.read(slices, Known()))
     due: list[Unsent] = []
     for plan in unfinished:
         if plan.pending and (slices := reader.slices(plan.partition)):
             told(plan.partition)
-            due.append(reader.read(slices, *requests_left_out(platform, enrichment, plan.partition)))
+            due.append(reader.read(slices, known_requests(platform, enrichment, plan.partition)))
     costs = platform.ledger.money.cost_by_partition()
     recent = lately(platform, enrichment.name, enrichment.model_name)
     return Overview(
@@ -121,16 +120,11 @@ class _Reader:
         self.missing += 1
         return None
 
-    def read(
-        self,
-        slices: Iterator[pl.DataFrame],
-        left_out: FingerprintSet,
-        amendments: Mapping[Fingerprint, Amendment],
-    ) -> Unsent:
+    def read(self, slices: Iterator[pl.DataFrame], known: Known) -> Unsent:
         """What of these documents is to be sent."""
         if self._answers is None:
             self._answers = answers_elsewhere(self._platform, self._enrichment, None)
-        return unsent(self._platform, self._enrichment, slices, left_out, amendments, self._answers)
+        return unsent(self._platform, self._enrichment, slices, known, self._answers)
 
 
 def _unplanned(platform: Platform, enrichment: Enrichment, found: Sequence[Unsent], estimate: Estimate) -> Part:

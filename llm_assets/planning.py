@@ -13,7 +13,7 @@ from dataclasses import replace
 import polars as pl
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from llm_assets.draft import Draft
+from llm_assets.draft import Draft, Known
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import PlanConflict
 from llm_assets.fingerprints import FingerprintSet
@@ -191,19 +191,14 @@ def _draft(
 ) -> Draft:
     draft = Draft(platform, enrichment, partition, wave=(current.wave if current else 0) + 1, is_new=is_new)
     try:
-        draft.render(*_known(platform, enrichment, partition, rounds, without))
+        draft.render(_known(platform, enrichment, partition, rounds, without))
     except BaseException:
         draft.discard()
         raise
     return draft
 
 
-def _known(
-    platform: Platform, enrichment: Enrichment, partition: str, rounds: int, without: Sequence[str]
-) -> tuple[FingerprintSet, FingerprintSet, dict[Fingerprint, Amendment]]:
-    """The requests that are not to be sent, those of which an answer is of no use here, and how requests that were sent
-    before and are again differ from the declared.
-    """
+def _known(platform: Platform, enrichment: Enrichment, partition: str, rounds: int, without: Sequence[str]) -> Known:
     left_out, useless = FingerprintSet(), FingerprintSet()
     amendments: dict[Fingerprint, Amendment] = {}
     unanswered = pl.col("standing").is_in([Standing.DUE, Standing.HELD])
@@ -213,15 +208,10 @@ def _known(
         left_out.add(standings.filter(~unanswered)["fingerprint"])
         useless.add(standings.filter(unanswered & (pl.col("reason") == Reason.INVALID_ANSWER))["fingerprint"])
         amendments |= partition_amendments(platform, enrichment, partition, standings.filter(unanswered))
-    return left_out, useless, amendments
+    return Known(left_out, useless, amendments)
 
 
-def requests_left_out(
-    platform: Platform, enrichment: Enrichment, partition: str
-) -> tuple[FingerprintSet, dict[Fingerprint, Amendment]]:
-    """The requests of a partition that the next wave leaves out (answered, waiting, or failed for good), and how those
-    that it asks again differ from the declared.
-    """
+def known_requests(platform: Platform, enrichment: Enrichment, partition: str) -> Known:
+    """What is known of a partition's requests, if its next wave were planned now."""
     current = platform.ledger.plan(enrichment.name, partition)
-    left_out, _, amendments = _known(platform, enrichment, partition, current.rounds if current else 1, without=())
-    return left_out, amendments
+    return _known(platform, enrichment, partition, current.rounds if current else 1, without=())

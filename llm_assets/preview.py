@@ -13,18 +13,19 @@ from typing import Any
 import polars as pl
 
 from llm_assets.answers import judge
-from llm_assets.draft import answers_elsewhere, document_slices, estimate_requests, is_cached, rooms
+from llm_assets.draft import Known, answers_elsewhere, document_slices, estimate_requests, is_cached, rooms
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import CapacityError, OutcomeUnknown, RequestRejected, TransientError
 from llm_assets.fingerprints import FingerprintSet
 from llm_assets.forecast import Estimate, Forecast, estimate_from, forecast, sample, with_counted
-from llm_assets.planning import requests_left_out
+from llm_assets.planning import known_requests
 from llm_assets.platform import Platform
 from llm_assets.prices import standard_usd
 from llm_assets.providers import Dialect
 from llm_assets.records import DOCUMENT_ID, TEXT, Amendment, Fingerprint, Reason, Result, Usage
 from llm_assets.requests import Renderer
 from llm_assets.reuse import Answers
+from llm_assets.shards import limits_for
 from llm_assets.status import lately
 
 _AT_ONCE = 4
@@ -101,7 +102,7 @@ def outlook(
         platform,
         enrichment,
         document_slices(platform, enrichment, partition),
-        *requests_left_out(platform, enrichment, partition),
+        known_requests(platform, enrichment, partition),
         answers_elsewhere(platform, enrichment, partition),
     )
     earlier = estimate_requests(platform, enrichment)
@@ -124,15 +125,12 @@ def unsent(
     platform: Platform,
     enrichment: Enrichment,
     slices: Iterable[pl.DataFrame],
-    already: FingerprintSet,
-    amendments: Mapping[Fingerprint, Amendment],
+    known: Known,
     elsewhere: Answers,
 ) -> Unsent:
-    """What of some documents would be sent, where `already` has the requests that are left out, and `amendments` how
-    those that are asked again differ.
-    """
+    """What of some documents would be sent."""
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-    renderer = Renderer(enrichment, dialect, dialect.limits.bytes, amendments)
+    renderer = _renderer(enrichment, dialect, known.amendments)
     line = _line_bytes(dialect)
     documents = failed = left_out = reused = 0
     lengths, room = [pl.Series(dtype=pl.Int64)], [pl.Series(dtype=pl.Int64)]
@@ -142,14 +140,14 @@ def unsent(
         documents += rendered.plan.height
         failed += rendered.plan["fingerprint"].null_count()
         fingerprints = pl.Series(list(rendered.bodies), dtype=pl.String)
-        is_new, is_left_out = seen.add(fingerprints), already.holds(fingerprints)
-        is_known = elsewhere.known(fingerprints)
+        is_new, is_left_out = seen.add(fingerprints), known.left_out.holds(fingerprints)
+        is_known = elsewhere.known(fingerprints) & ~known.useless.holds(fingerprints)
         left_out += int((is_new & is_left_out).sum())
         reused += int((is_new & ~is_left_out & is_known).sum())
         sizes = pl.Series([len(body) + line for body in rendered.bodies.values()], dtype=pl.Int64)
         is_sent = is_new & ~is_left_out & ~is_known
         lengths.append(sizes.filter(is_sent))
-        room.append(rooms(enrichment, list(rendered.bodies), amendments).filter(is_sent))
+        room.append(rooms(enrichment, list(rendered.bodies), known.amendments).filter(is_sent))
     return Unsent(
         documents=documents,
         failed_before=failed,
@@ -158,6 +156,14 @@ def unsent(
         lengths=pl.concat(lengths),
         room=pl.concat(room),
     )
+
+
+def _renderer(
+    enrichment: Enrichment, dialect: Dialect, amendments: Mapping[Fingerprint, Amendment] | None = None
+) -> Renderer:
+    """What renders as planning does: within the limits that a shard of the enrichment has."""
+    limits = limits_for(dialect, enrichment.shard_limits(enrichment.mode), quotas=enrichment.quotas)
+    return Renderer(enrichment, dialect, limits.bytes, amendments)
 
 
 def forecast_of(platform: Platform, enrichment: Enrichment, found: Sequence[Unsent], estimate: Estimate) -> Forecast:
@@ -197,7 +203,7 @@ def count_some(platform: Platform, enrichment: Enrichment, partition: str) -> li
     path = platform.store.documents(enrichment.documents, partition)
     every = platform.store.scan(path).select(pl.len()).collect().item() // _COUNTED + 1
     some = platform.store.scan(path).gather_every(every).collect()
-    bodies = Renderer(enrichment, dialect, dialect.limits.bytes).render(some).bodies.values()
+    bodies = _renderer(enrichment, dialect).render(some).bodies.values()
     lengths = [len(body) + _line_bytes(dialect) for body in bodies]
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return list(zip(lengths, threads.map(client.count_tokens, bodies), strict=True))
@@ -234,7 +240,7 @@ def _first(platform: Platform, enrichment: Enrichment, partition: str, count: in
 
 def _requests(platform: Platform, enrichment: Enrichment, partition: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     dialect = platform.dialect(enrichment.provider, enrichment.endpoint)
-    renderer = Renderer(enrichment, dialect, dialect.limits.bytes)
+    renderer = _renderer(enrichment, dialect)
     for documents in document_slices(platform, enrichment, partition):
         for one in documents.iter_slices(1):
             for body in renderer.render(one).bodies.values():

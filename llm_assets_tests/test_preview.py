@@ -8,11 +8,13 @@ import pytest
 from rich.console import Console
 
 from llm_assets import console
+from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
 from llm_assets.errors import RequestRejected
 from llm_assets.platform import Platform
+from llm_assets.polling import poll
 from llm_assets.preview import Answered, Outlook, ask_some, count_some, outlook
-from llm_assets.records import Usage
+from llm_assets.records import ShardLimits, Usage
 from llm_assets_tests.emulator_process import Emulator
 from llm_assets_tests.platforms import P, finish, labels, submit, write_documents
 
@@ -56,6 +58,36 @@ def test_the_provider_counts_what_would_be_read_for_nothing(
     read = empty.ledger.money.spent(enrichment.name).input_tokens
     assert ahead.counted == len(counted) >= 20
     assert ahead.forecast.input_tokens == pytest.approx(read, rel=0.01)
+
+
+def test_what_is_too_large_for_the_declared_limits_is_not_counted_as_sent(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    narrow = replace(enrichment, limits=ShardLimits(requests=10, bytes=20_000))
+    write_documents(empty, ["good", "good " * 6_000, "bad"])
+    ahead = outlook(empty, narrow, P)
+    assert (ahead.failed_before, ahead.forecast.requests) == (1, 2)
+    submit(empty, narrow)
+    finish(empty, narrow)
+    assert emulator.accounting()["requests"] == 2
+
+
+def test_an_answer_that_was_refused_here_is_not_foretold_from_elsewhere(
+    empty: Platform, emulator: Emulator, enrichment: Enrichment
+) -> None:
+    emulator.faults([{"fault": "schema_violation", "times": 1}])
+    write_documents(empty, ["good"])
+    submit(empty, enrichment)
+    poll(empty, empty.ledger.active_shards(), calls_max=25)
+    collect_partition(empty, enrichment, P)  # refused: to be asked once more
+    write_documents(empty, ["good"], "2026-11-02")
+    submit(empty, enrichment, "2026-11-02")
+    finish(empty, enrichment, "2026-11-02")
+    ahead = outlook(empty, enrichment, P)
+    before = emulator.accounting()["requests"]
+    submit(empty, enrichment)
+    finish(empty, enrichment)
+    assert ahead.forecast.requests == emulator.accounting()["requests"] - before
 
 
 def test_history_outweighs_what_was_asked_now(empty: Platform, enrichment: Enrichment) -> None:
