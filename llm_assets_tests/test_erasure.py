@@ -354,3 +354,24 @@ def test_a_document_that_nobody_knows_is_no_error(empty: Platform) -> None:
     assert erase(empty, ["nobody"], ASKED, operator=OPERATOR) == Erasure()
     assert empty.ledger.decisions("forget") == []
     assert all(shard.state is ShardState.COLLECTED for shard in empty.ledger.shards("labels", P))
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+def test_a_request_file_of_which_nobody_wrote_down_what_it_asks_goes_too(empty: Platform, provider: str) -> None:
+    enrichment = labels(provider)
+    run(empty, enrichment, TEXTS)
+    suffix = empty.dialect(provider, None).shard_format.suffix
+    killed = empty.store.shard("labels", P, 2, "000000000000") + suffix
+    local(empty.store, killed).parent.mkdir(parents=True, exist_ok=True)
+    local(empty.store, killed).write_text(f'{{"custom_id":"x","text":"{SECRET}"}}')
+    erase(empty, ["d1"], ASKED, operator=OPERATOR)
+    assert not local(empty.store, killed).exists()
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["kept", "deleted-at-the-provider"])
+def test_a_batch_that_the_provider_has_deleted_is_not_told(empty: Platform, forgotten: bool) -> None:
+    run(empty, labels("anthropic"), TEXTS)
+    (shard,) = empty.ledger.shards("labels", P)
+    if forgotten:
+        empty.ledger.forgotten(shard.key)
+    assert bool(find(empty, ["d1"], ASKED).at_providers) is not forgotten
