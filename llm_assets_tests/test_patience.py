@@ -13,6 +13,7 @@ from llm_assets.errors import IllegalTransition, LLMAssetsError
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform
 from llm_assets.polling import is_overdue, poll
+from llm_assets.prompt import Prompt
 from llm_assets.records import BatchCounts, Reason, Shard, ShardLimits, ShardState
 from llm_assets.submission import send_planned
 from llm_assets.waves import Step
@@ -293,7 +294,37 @@ def test_no_refusal_for_lack_of_room_is_waited_out_longer_than_an_hour(
     assert shard.not_before - before <= timedelta(hours=1, minutes=1)
 
 
+def test_requests_that_nobody_had_room_for_are_due_an_hour_later(
+    platform: Platform, emulator: Emulator, time: Time
+) -> None:
+    enrichment = labels("anthropic")
+    emulator.faults([{"fault": "html_413", "times": 1}])
+    submit(platform, enrichment)
+    collect_partition(platform, enrichment, P)
+    plan = platform.ledger.plan(enrichment.name, P)
+    assert plan is not None
+    assert plan.not_before is not None
+    assert plan.pending == len(TEXTS)
+    assert plan.not_before - time() == pytest.approx(timedelta(hours=1), abs=timedelta(seconds=30))
+
+
 # -- hopeless
+
+
+def test_what_a_former_prompt_did_does_not_hold_the_next(
+    platform: Platform, enrichment: Enrichment, emulator: Emulator
+) -> None:
+    emulator.faults([{"fault": "schema_violation"}])
+    submit(platform, enrichment)
+    poll(platform, platform.ledger.active_shards(), calls_max=25)
+    emulator.faults([])
+    other = replace(enrichment, limits=HALF, prompt=Prompt.parse("user:\nAnother question: {{ text }}", "prompt.md"))
+    emulator.hold(True)
+    plan_partition(platform, other, P)
+    send_one(platform, other)
+    assert collect_partition(platform, other, P).held == ""  # the former prompt's failures are all that came
+    emulator.hold(False)
+    assert finish(platform, other)[-1] is Step.NOTHING
 
 
 def test_when_most_of_the_first_batch_fails_the_rest_waits_for_a_person(
