@@ -16,7 +16,7 @@ import dagster as dg
 
 from llm_assets.components.documents import NO_FILE
 from llm_assets.components.enrichment_assets import ENRICHMENT_TAG, asset_key
-from llm_assets.components.loaded import COMPARED, DECLARED, MADE, SOURCES
+from llm_assets.components.loaded import COMPARED, DECLARED, MADE, PRICED, SOURCES
 from llm_assets.components.resources import s3_resource
 from llm_assets.definitions import defs
 from llm_assets.documents import DocumentSource
@@ -115,6 +115,16 @@ def checked_declarations() -> list[Enrichment]:
     """All enrichments that this deployment declares, once everything could be made of its declarations."""
     _load().get_repository_def().load_all_definitions()
     return [DECLARED[name] for name in sorted(DECLARED)]
+
+
+def unasked_models() -> list[str]:
+    """What prices and quotas are declared for that no enrichment asks: perhaps a misspelt name."""
+    asked = {(declared.provider, declared.model_name) for declared in DECLARED.values()}
+    return [
+        f"prices or quotas: no enrichment asks {provider} {model}; "
+        + meant_or_all(model, sorted(name for there, name in asked if there == provider))
+        for provider, model in sorted(PRICED - asked)
+    ]
 
 
 def _load() -> dg.Definitions:

@@ -122,3 +122,14 @@ def test_what_is_wrong_with_a_declaration_is_told_in_one_line(copy: Path, found:
     assert done.returncode == 2
     (said,) = done.stderr.splitlines()
     assert told.format(place=f"{declared.relative_to(copy)}:{line}") in said
+
+
+def test_a_price_of_a_model_that_nobody_asks_is_told(copy: Path) -> None:
+    declared = copy / "llm_assets" / "defs" / "spending" / "defs.yaml"
+    price = "{provider: openai, model_name: gpt-6-lunna, batch: {input: 0.1, output: 0.2}}"
+    declared.write_text(f"{declared.read_text()}  prices: [{price}]\n")
+
+    done = shell("llm-assets check", copy)
+
+    assert done.returncode == 0
+    assert "no enrichment asks openai gpt-6-lunna; did you mean 'gpt-6-luna'?" in done.stderr

@@ -41,9 +41,11 @@ def check(as_json: AsJson = False) -> None:
     """Load all declarations: show the enrichments that there are, or say in a line what is wrong."""
     err = new_console(stderr=True)
     with errors_exit(MISUSED), err.status("Loading definitions"):
-        from llm_assets.foreground import checked_declarations  # loads Dagster: two seconds
+        from llm_assets.foreground import checked_declarations, unasked_models  # loads Dagster: two seconds
 
-        found = checked_declarations()
+        found, doubtful = checked_declarations(), unasked_models()
+    for line in doubtful:
+        err.print(f"llm-assets: {line}", style="yellow", soft_wrap=True, highlight=False, markup=False)
     if as_json:
         names = ("name", "documents", "provider", "model_name", "mode", "source")
         print_json({"enrichments": [{name: getattr(each, name) for name in names} for each in found]})

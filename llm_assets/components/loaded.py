@@ -12,3 +12,5 @@ SOURCES: dict[str, DocumentSource] = {}
 MADE: dict[str, Made] = {}
 # Evaluations and judgements, and the tables of documents that they are about.
 COMPARED: dict[str, frozenset[str]] = {}
+# Provider and model of prices and quotas of the project's own.
+PRICED: set[tuple[str, str]] = set()

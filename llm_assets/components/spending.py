@@ -10,6 +10,7 @@ import polars as pl
 
 from llm_assets.components.declarations import Count, Dollars, InFile
 from llm_assets.components.documents import days
+from llm_assets.components.loaded import PRICED
 from llm_assets.components.metadata import column_schema
 from llm_assets.components.resources import PlatformResource, tag_process
 from llm_assets.errors import DeclarationError
@@ -73,6 +74,8 @@ class Spending(InFile, dg.Resolvable):
             )
         self.declared(source)
         self.check_quotas(source)
+        PRICED.update((price.provider, price.model_name) for price in self.prices)
+        PRICED.update((quota.provider, quota.model_name) for quota in self.quotas if quota.model_name)
         if self.start_date is None:
             return dg.Definitions()
         return spending_definitions(days(source, self.start_date), self.day_usd)
