@@ -26,14 +26,14 @@ from urllib.parse import urlsplit
 import llm_assets
 from llm_assets.collection import collect_partition
 from llm_assets.enrichment import Enrichment
-from llm_assets.ledger import ACTIVE, Ledger
+from llm_assets.ledger import Ledger
 from llm_assets.planning import plan_partition
 from llm_assets.platform import Platform, utc_now
 from llm_assets.polling import poll
 from llm_assets.prompt import Prompt
 from llm_assets.providers import Credentials, get_provider
 from llm_assets.reconciliation import reconcile_partition
-from llm_assets.records import Shard, ShardLimits
+from llm_assets.records import ACTIVE, Shard, ShardLimits
 from llm_assets.store import Store
 from llm_assets.submission import send_planned
 from llm_assets.waves import Step, next_step

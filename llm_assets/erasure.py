@@ -20,14 +20,13 @@ import polars as pl
 
 from llm_assets.errors import LLMAssetsError
 from llm_assets.platform import Platform
-from llm_assets.records import DOCUMENT_ID, Mode, Plan, Shard, ShardState
+from llm_assets.records import DOCUMENT_ID, IN_FLIGHT, Mode, Plan, Shard, ShardState
 from llm_assets.retention import PLANNING_MAX, PROVIDERS_KEEP
 from llm_assets.store.contents import Holds, Kept
 
 _BY_ID = (Holds.DOCUMENTS, Holds.ENRICHED, Holds.FAILED, Holds.PLAN, Holds.COMPARED)
 _BY_FINGERPRINT = (Holds.REQUESTS, Holds.RESULTS)
 _FILES = (Holds.REQUEST_FILE, Holds.JOURNAL)
-_WITH_THE_PROVIDER = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 _FOLDERS = ("documents", "enrichments", "evaluations")
 _FINGERPRINT = "fingerprint"
 # Items and parts are called `<id>#<number>`, and those of theirs `<id>#<number>#<number>`.
@@ -282,7 +281,7 @@ def _found_in(platform: Platform, found: _Found, there: Sequence[Kept], name: st
             part.files.append(kept)
             found.told.files[kept.holds, name] += 1
     for shard in (shards[key] for key in keys & shards.keys()):
-        if shard.state in _WITH_THE_PROVIDER:
+        if shard.state in IN_FLIGHT:
             found.told.in_flight.append(InFlight(name, partition, shard.key, shard.batch_id))
         elif shard.state is ShardState.PLANNED:
             part.planned.append(shard)

@@ -18,9 +18,8 @@ import polars as pl
 
 from llm_assets.answers import invalid_answers
 from llm_assets.enrichment import Enrichment, Output
-from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
-from llm_assets.records import REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
+from llm_assets.records import ACTIVE, REQUESTS_SCHEMA, RESULTS_SCHEMA, Amendment, Fingerprint, Reason, Shard
 from llm_assets.retries import amendments, standings, truncations_max
 from llm_assets.store import DAMAGE, Store
 

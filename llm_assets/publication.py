@@ -55,20 +55,14 @@ def publish(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Od
 def _published_or_due(platform: Platform, enrichment: Enrichment, plan: Plan, oddities: Oddities) -> Progress:
     shards = platform.ledger.shards(plan.enrichment, plan.partition)
     results = results_so_far(platform.store, shards, enrichment.output)
-    held = ""
     with platform.store.files.scratch() as folder:
         tally, parts = _counted(platform, enrichment, plan, requests_in_flight(platform.store, shards), results, folder)
-        if not tally.open:
-            _assert_nothing_lost(plan, tally)
-            # Where a newer plan was made meanwhile, that one will be published by who made it.
-            with suppress(PlanConflict):
-                _put_in_place(platform, enrichment, plan, parts)
-                return replace(tally.finished(plan, oddities), **_money(platform, enrichment, plan, shards, tally))
-    if tally.open:
-        held = _why_held(platform, enrichment, plan, shards, results, tally)
-        later = platform.clock() + _ROOM_WAIT if tally.no_room else None
-        platform.ledger.record_due(plan, pending=tally.pending, held=held, not_before=later)
-    progress = tally.unfinished(plan, results, oddities, plan.held or held)
+        is_published = not tally.open and _put_in_place(platform, enrichment, plan, parts, tally)
+    if is_published:
+        progress = tally.finished(plan, oddities)
+    else:
+        held = _record_due(platform, enrichment, plan, shards, results, tally) if tally.open else ""
+        progress = tally.unfinished(plan, results, oddities, plan.held or held)
     return replace(progress, **_money(platform, enrichment, plan, shards, tally))
 
 
@@ -102,7 +96,7 @@ def _counted(
     return tally, parts
 
 
-def _why_held(
+def _record_due(
     platform: Platform,
     enrichment: Enrichment,
     plan: Plan,
@@ -110,11 +104,16 @@ def _why_held(
     results: pl.LazyFrame,
     tally: Tally,
 ) -> str:
-    """Why nothing more is to be sent until somebody acts; empty when all is well."""
-    if held := tally.held():
-        return held
+    """Write down what is due, and when. Returns why nothing more is to be sent until somebody acts; empty when all is
+    well.
+    """
+    held = tally.held()
     unsent = tally.requests[Standing.DUE] or any(shard.state is ShardState.PLANNED for shard in shards)
-    return _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results) if unsent else ""
+    if not held and unsent:
+        held = _hopeless(enrichment, plan, shards, platform.store.scan(plan.path), results)
+    later = platform.clock() + _ROOM_WAIT if tally.no_room else None
+    platform.ledger.record_due(plan, pending=tally.pending, held=held, not_before=later)
+    return held
 
 
 def _money(
@@ -173,15 +172,21 @@ def _by_fingerprint(planned: pl.LazyFrame, documents: int, rows: int, folder: Pa
     return pl.scan_parquet(pieces, glob=False)
 
 
-def _put_in_place(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts) -> None:
-    """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places."""
+def _put_in_place(platform: Platform, enrichment: Enrichment, plan: Plan, parts: _Parts, tally: Tally) -> bool:
+    """Put both tables in place while nobody else can plan, so that an older plan's never take a newer one's places.
+
+    False, and nothing done, where a newer plan was made meanwhile: who made it will publish that one.
+    """
+    _assert_nothing_lost(plan, tally)
     store = platform.store
-    with ExitStack() as files:
+    with suppress(PlanConflict), ExitStack() as files:
         enriched = files.enter_context(store.files.writing(store.enriched(plan.enrichment, plan.partition)))
         failed = files.enter_context(store.files.writing(store.failed(plan.enrichment, plan.partition)))
         parts.write(enriched, failed, plan.documents, _finishing(platform, enrichment, plan))
         with platform.ledger.publishing(plan):
             files.close()  # both tables are whole, and take their places now
+        return True
+    return False
 
 
 def _rows_of(enrichment: Enrichment, rows: int) -> int:

@@ -39,6 +39,11 @@ class ShardState(StrEnum):
     REJECTED = "rejected"  # the provider refused it for good; every request has its outcome in the store
 
 
+# What the provider has, or may have; and all that is not done.
+IN_FLIGHT = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
+ACTIVE = (ShardState.PLANNED, *IN_FLIGHT)
+
+
 class Reason(StrEnum):
     """Why a request has no answer, in one vocabulary for all providers."""
 

@@ -15,14 +15,12 @@ from statistics import median
 import polars as pl
 
 from llm_assets.history import results_so_far
-from llm_assets.ledger import ACTIVE
 from llm_assets.platform import Platform
 from llm_assets.providers import NAMES, caveat
-from llm_assets.records import REQUESTS_SCHEMA, Plan, Shard, ShardState
+from llm_assets.records import ACTIVE, IN_FLIGHT, REQUESTS_SCHEMA, Plan, Shard, ShardState
 from llm_assets.waves import Step, next_step
 
 _LATELY = timedelta(days=90)
-_IN_FLIGHT = (ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class PartitionStatus:
 
 def partition_status(plan: Plan, shards: Sequence[Shard], now: datetime) -> PartitionStatus:
     """The status of a plan with its active shards (others may be among them). Pure."""
-    in_flight = [shard for shard in shards if shard.state in _IN_FLIGHT]
+    in_flight = [shard for shard in shards if shard.state in IN_FLIGHT]
     requests_in_flight = sum(shard.requests for shard in in_flight)
     finished = sum(_finished(shard) for shard in in_flight)
     due = plan.pending + sum(shard.requests for shard in shards if shard.state is ShardState.PLANNED)
@@ -104,7 +102,7 @@ class InFlight:
 
 def in_flight(shards: Sequence[Shard], takes: timedelta | None) -> InFlight:
     """What of these shards is in flight, where a batch usually `takes` so long. Pure."""
-    there = [shard for shard in shards if shard.state in _IN_FLIGHT]
+    there = [shard for shard in shards if shard.state in IN_FLIGHT]
     waited = [shard for shard in there if shard.state is ShardState.SUBMITTED]
     sent = [shard.submitted_at for shard in waited if shard.submitted_at]
     begun = [at for shard in there if (at := shard.submitted_at or shard.claimed_at)]

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from llm_assets.records import Plan, Shard, ShardState
 
-_WITH_THE_PROVIDER = frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED})
+_NOT_ENDED = frozenset({ShardState.SUBMITTING, ShardState.SUBMITTED})
 
 
 class Step(StrEnum):
@@ -59,7 +59,7 @@ def collectable(shards: Sequence[Shard], now: datetime) -> bool:
     return any(
         shard.state is ShardState.ENDED
         and _is_due(shard.not_before, now)
-        and (shard.adopted or not by_wave[shard.wave] & _WITH_THE_PROVIDER)
+        and (shard.adopted or not by_wave[shard.wave] & _NOT_ENDED)
         for shard in shards
     )
 

@@ -23,7 +23,7 @@ from llm_assets.ledger.database import open_database
 from llm_assets.ledger.money import Money, write_spent
 from llm_assets.ledger.presence import presence_of
 from llm_assets.ledger.tables import UtcDateTime, decisions, in_partition, ledger, plans, shards
-from llm_assets.records import Batch, Mode, Plan, Shard, ShardState, Spent
+from llm_assets.records import ACTIVE, Batch, Mode, Plan, Shard, ShardState, Spent
 
 # From which states a shard may come into each state.
 TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
@@ -38,7 +38,6 @@ TRANSITIONS: dict[ShardState, frozenset[ShardState]] = {
 VANISHED = "vanished"
 # So many looks that all missed something say that it is gone, however far apart they were.
 LOOKS_ENOUGH = 4
-ACTIVE = (ShardState.PLANNED, ShardState.SUBMITTING, ShardState.SUBMITTED, ShardState.ENDED)
 
 
 Record = TypeVar("Record", Plan, Shard)
