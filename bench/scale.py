@@ -24,6 +24,7 @@ from rich.table import Table
 from llm_assets.ledger import Ledger
 from llm_assets.ledger.tables import spending
 from llm_assets.platform import Platform
+from llm_assets.prices import declared_price, encoded
 from llm_assets.records import Budget, Plan, Shard, ShardState, Spent
 from llm_assets.status import statuses
 from llm_assets.store import Store
@@ -32,6 +33,7 @@ _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 _ENRICHMENTS = 10
 _REQUESTS = 100_000
 _REPEATS = 3
+_RATES = encoded(declared_price({"batch": {"input": 0.05, "output": 0.25}, "standard": {"input": 0.1, "output": 0.5}}))
 _SPENT = Spent(
     requests=_REQUESTS,
     billed=_REQUESTS,
@@ -120,10 +122,11 @@ def _shard(enrichment: str, partition: str, number: int, now: datetime, is_newes
         state=ShardState.SUBMITTED if is_newest else ShardState.COLLECTED,
         batch_id=f"msgbatch_{key}",
         submitted_at=now,
+        ended_at=None if is_newest else now + timedelta(hours=5),
         collected_at=None if is_newest else now + timedelta(hours=6),
         swept_at=None if is_newest else now + timedelta(days=30),
         results=f"enrichments/{enrichment}/batches/{partition}/wave-01/{key}.results.parquet",
-        rates="0.05/0.25",
+        rates=_RATES,
     )
 
 

@@ -69,7 +69,7 @@ def _failed(enrichment: Enrichment, rows: pl.DataFrame, results: pl.LazyFrame) -
         results.filter(pl.col("reason").is_not_null())
         .sort("wave", maintain_order=True)
         .unique("fingerprint", keep="last")
-        .select("fingerprint", "model", last_message="message", provider_type="provider_type")
+        .select("fingerprint", "model", "provider_type", last_message="message")
         .collect()
     )
     rows = rows.join(last, on="fingerprint", how="left").sort(POSITION)

@@ -52,7 +52,7 @@ def write_slices(slices: Iterator[pl.DataFrame], schema: Mapping[str, pl.DataTyp
     def produce(
         _columns: list[str] | None, _predicate: pl.Expr | None, _rows: int | None, _batch: int | None
     ) -> Iterator[pl.DataFrame]:
-        yield pl.DataFrame(schema=schema)
+        yield pl.DataFrame(schema=schema)  # or a table without rows would have no columns
         yield from slices
 
     frame = register_io_source(produce, schema=schema)

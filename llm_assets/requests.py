@@ -138,8 +138,8 @@ def body_frame(enrichment: Enrichment, dialect: Dialect) -> tuple[bytes, bytes]:
         return orjson.dumps(dialect.body(enrichment.task, prompt.messages(texts)))
 
     # No text can hold a hash of itself, so the marks are nowhere else.
-    unmarked = hashlib.blake2b(body([""] * len(varying))).hexdigest()
-    marks = [f"{unmarked} {turn.number}" for turn in varying]
+    nowhere = hashlib.blake2b(body([""] * len(varying))).hexdigest()
+    marks = [f"{nowhere} {turn.number}" for turn in varying]
     rest, parts = body(marks), []
     for mark in marks:
         part, rest = rest.split(orjson.dumps(mark))
