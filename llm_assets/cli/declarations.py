@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import yaml
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.error import DagsterUnresolvableSymbolError
-from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from llm_assets.positions import place_of
@@ -44,8 +44,6 @@ def told(chain: Sequence[BaseException], folder: Path) -> str | None:
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
             mark = error.problem_mark
             return f"{mark.name}:{mark.line + 1}: no YAML: {error.problem} (column {mark.column + 1})"
-        if isinstance(error, TemplateError) and loading:
-            return f"{folder / loading[1] / _FILE}: a template cannot be filled in: {error}"
         if isinstance(error, ResolutionException) and (place := _TEMPLATE.match(str(error))):
             last = str(error).strip().rpartition("\n")[2].strip(" │|")
             return f"{_shown(place)} ({place['key']}): {last}"
@@ -87,11 +85,13 @@ def _misfit(place: re.Match[str], key: str, error: Any) -> str:
 
 
 def _keys_of(file: str) -> set[str]:
-    """The keys that a file's component may have, those within keys among them."""
-    declared = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    module, _, name = str(declared["type"]).rpartition(".")
-    schema = getattr(import_module(module), name).get_model_cls().model_json_schema()
-    return {key for each in (schema, *schema.get("$defs", {}).values()) for key in each.get("properties", ())}
+    """The keys that a file's component may have, those within keys among them; none where that cannot be told."""
+    with suppress(yaml.YAMLError, LookupError, ImportError, AttributeError):  # several in a file, somebody else's
+        declared = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        module, _, name = str(declared["type"]).rpartition(".")
+        schema = getattr(import_module(module), name).get_model_cls().model_json_schema()
+        return {key for each in (schema, *schema.get("$defs", {}).values()) for key in each.get("properties", ())}
+    return set()
 
 
 def _mistyped(folder: Path, component: str, wrong: Sequence[Any]) -> str:
