@@ -205,6 +205,13 @@ def test_what_cannot_be_a_ledger_is_refused(url: str) -> None:
         Ledger(url, lambda: NOW)
 
 
+def test_a_database_that_nobody_reaches_is_named_without_its_password(tmp_path: Path) -> None:
+    for url in ("postgresql://user:planted@127.0.0.1:1/ledger", f"sqlite:///{tmp_path}/no/such/folder/ledger.db"):
+        with pytest.raises(LedgerError, match=r"cannot be opened: .* LLM_ASSETS_LEDGER_URL") as refused:
+            Ledger(url, lambda: NOW)
+        assert "planted" not in str(refused.value)
+
+
 def test_a_plain_postgres_url_is_enough(postgres: Postgres) -> None:
     Ledger(postgres.url().replace("+psycopg", ""), lambda: NOW).close()
 

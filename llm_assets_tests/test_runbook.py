@@ -65,7 +65,7 @@ def test_the_commands_do_what_it_says(shell: Shell, emulator: Emulator, tmp_path
     def follow(title: str) -> str:
         done = shell(commands.pop(title))
         assert done.returncode == 0, f"{title}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return done.stdout + done.stderr
 
     first = next(iter(commands))
     assert "Nothing was sent yet" in follow(first)

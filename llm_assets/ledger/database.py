@@ -35,19 +35,24 @@ def open_database(url: str) -> sa.Engine:
     """
     engine = _engine(sa.make_url(url))
     try:
+        _reach(engine)
         if _revision(engine) != HEAD:
             _upgrade(engine)
-    except sa.exc.OperationalError as error:
+    except BaseException:
         engine.dispose()
+        raise
+    return engine
+
+
+def _reach(engine: sa.Engine) -> None:
+    try:
+        engine.connect().close()
+    except sa.exc.OperationalError as error:
         said = str(error.orig).strip().partition("\n")[0]
         raise LedgerError(
             f"the ledger at {engine.url.render_as_string()} cannot be opened: {said}. Is the database up, and are "
             "address, user and password those of LLM_ASSETS_LEDGER_URL?"
         ) from error
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
 
 
 def _engine(url: sa.URL) -> sa.Engine:

@@ -144,7 +144,7 @@ def test_accepting_what_was_never_compared_is_an_error(tmp_path: Path, monkeypat
     monkeypatch.setenv("LLM_ASSETS_ROOT", str(tmp_path / "store"))
     said = CliRunner().invoke(app, ["accept", "sentiment_evaluation"])
     assert said.exit_code != 0
-    assert "evaluations/sentiment_evaluation/answers.parquet is not in the store" in " ".join(said.output.split())
+    assert "no comparison of 'sentiment_evaluation' is in the store" in " ".join(said.output.split())
 
 
 def test_the_comparison_follows_its_cells_once_there_is_something_of_each(emulated: dg.DagsterInstance) -> None:
