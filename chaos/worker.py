@@ -174,8 +174,16 @@ class _Worker:
         return False
 
     def _state(self) -> list[Any]:
+        """What moves; not what each look writes down, which only time makes something of."""
         plans: list[Any] = list(self._platform.ledger.plans(self._enrichment.name))
-        return plans + [replace(shard, missing_at=None, not_before=None, asked_at=None) for shard in self._shards()]
+        each_look: dict[str, Any] = {
+            "missing_at": None,
+            "missing_looks": 0,
+            "message": "",
+            "not_before": None,
+            "asked_at": None,
+        }
+        return plans + [replace(shard, **each_look) for shard in self._shards()]
 
     def _is_missing_something(self) -> bool:
         """Whether a provider does not have what it should, which counts as gone after looks in a row only."""
