@@ -32,6 +32,7 @@ def told(chain: Sequence[BaseException], folder: Path) -> str | None:
 
     `folder` is the one that holds the declarations.
     """
+    folder = _near(folder)
     loading = next(filter(None, (_LOADING.search(str(error)) for error in chain)), None)
     for error in chain:
         if isinstance(error, ValidationError):
@@ -65,8 +66,11 @@ def _misfits(found: Sequence[tuple[re.Match[str], Any]]) -> str:
 
 
 def _shown(place: re.Match[str]) -> str:
-    file = Path(place["file"])
-    return f"{file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}:{place['line']}"
+    return f"{_near(Path(place['file']))}:{place['line']}"
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _keyed(found: Sequence[tuple[re.Match[str], Any]]) -> Iterator[tuple[re.Match[str], str, Any]]:

@@ -106,8 +106,7 @@ def _told_of_a_declaration(chain: list[BaseException]) -> str | None:
     from llm_assets import defs
     from llm_assets.cli.declarations import told
 
-    folder = Path(defs.__path__[0])
-    return told(chain, folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    return told(chain, Path(defs.__path__[0]))
 
 
 def new_console(*, stderr: bool = False) -> Console:
