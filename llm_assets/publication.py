@@ -203,10 +203,9 @@ def _finishing(platform: Platform, enrichment: Enrichment, plan: Plan) -> Callab
 
     Where what the plan was made from has changed since, the texts may be others: then nothing is said.
     """
-    is_as_planned = plan.inputs and plan.inputs == inputs_of(platform, enrichment, plan.partition)
-    if not enrichment.evidence or not is_as_planned:
-        return _unchanged
-    return partial(_flagged, platform, enrichment, plan)
+    if enrichment.evidence and plan.inputs and plan.inputs == inputs_of(platform, enrichment, plan.partition):
+        return partial(_flagged, platform, enrichment, plan)
+    return _unchanged
 
 
 def _flagged(platform: Platform, enrichment: Enrichment, plan: Plan, piece: pl.DataFrame) -> pl.DataFrame:
